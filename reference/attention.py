@@ -1,0 +1,148 @@
+"""The attention variants: who attends to whom. These are the cores that vivit/ and kernels/ mirror.
+
+Every core takes the fused projection qkv (query, key, value one after the other, heads contiguous within each), and
+splits it into heads; projections, layer norms and residuals are in encoder.py.
+
+mask: True for tokens that may be attended to. dropout: multiplier of the weights. capture: an optional dict that
+receives the weights. A query that may attend to nothing gets zeros.
+"""
+
+import math
+
+import numpy as np
+
+from vivit.reference.layers import drop, softmax
+
+
+def attend(
+    query: np.ndarray,
+    key: np.ndarray,
+    value: np.ndarray,
+    *,
+    mask: np.ndarray | None = None,
+    dropout: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Attention(Q, K, V) = softmax(Q Kᵀ / √d) V.
+
+    Source: Arnab et al. 2021, eq. 7. query: float[... q d]. key, value: float[... k d]. mask: bool[... q k], each axis
+    there or 1. dropout: float[... q k]. Returns (out float[... q d], weights float[... q k] before dropout).
+    """
+    d = query.shape[-1]
+    scores = query @ key.swapaxes(-1, -2) / math.sqrt(d)
+    weights = softmax(scores, mask)
+    return drop(weights, dropout) @ value, weights
+
+
+def joint(
+    qkv: np.ndarray,
+    heads: int,
+    *,
+    mask: np.ndarray | None = None,
+    dropout: np.ndarray | None = None,
+    capture: dict | None = None,
+) -> np.ndarray:
+    """Every token attends to every token (model 1, and the temporal encoder of model 2).
+
+    Source: Arnab et al. 2021, section 3.3, model 1. qkv: float[b n 3c]. mask: bool[b n]. dropout: float[b h q k].
+    Captures "weights" [b h q k]. Returns float[b n c].
+    """
+    query, key, value = (part.transpose(0, 2, 1, 3) for part in split(qkv, heads))  # [b h n d]
+    out, weights = attend(query, key, value, mask=None if mask is None else mask[:, np.newaxis, np.newaxis, :], dropout=dropout)
+    record(capture, "weights", weights)
+    return merge_heads(out.transpose(0, 2, 1, 3))
+
+
+def spatial(
+    qkv: np.ndarray,
+    heads: int,
+    *,
+    mask: np.ndarray | None = None,
+    dropout: np.ndarray | None = None,
+    capture: dict | None = None,
+) -> np.ndarray:
+    """A token attends to the tokens of its own time (models 2 and 3).
+
+    Source: Arnab et al. 2021, section 3.3, models 2 and 3. qkv: float[b t s 3c]. mask: bool[b t s].
+    dropout: float[b t h q k]. Captures "space_weights" [b t h q k]. Returns float[b t s c].
+    """
+    query, key, value = (part.transpose(0, 1, 3, 2, 4) for part in split(qkv, heads))  # [b t h s d]
+    out, weights = attend(query, key, value, mask=None if mask is None else mask[:, :, np.newaxis, np.newaxis, :], dropout=dropout)
+    record(capture, "space_weights", weights)
+    return merge_heads(out.transpose(0, 1, 3, 2, 4))
+
+
+def temporal(
+    qkv: np.ndarray,
+    heads: int,
+    *,
+    mask: np.ndarray | None = None,
+    dropout: np.ndarray | None = None,
+    capture: dict | None = None,
+) -> np.ndarray:
+    """A token attends to the tokens of its own place (model 3).
+
+    Source: Arnab et al. 2021, section 3.3, model 3. qkv: float[b t s 3c]. mask: bool[b t s]. dropout: float[b s h q k].
+    Captures "time_weights" [b s h q k]. Returns float[b t s c].
+    """
+    query, key, value = (part.transpose(0, 2, 3, 1, 4) for part in split(qkv, heads))  # [b s h t d]
+    if mask is not None:
+        mask = mask.transpose(0, 2, 1)[:, :, np.newaxis, np.newaxis, :]
+    out, weights = attend(query, key, value, mask=mask, dropout=dropout)
+    record(capture, "time_weights", weights)
+    return merge_heads(out.transpose(0, 3, 1, 2, 4))
+
+
+def factorised_dot_product(
+    qkv: np.ndarray,
+    heads: int,
+    *,
+    mask: np.ndarray | None = None,
+    dropout: tuple[np.ndarray, np.ndarray] | None = None,
+    capture: dict | None = None,
+) -> np.ndarray:
+    """The first half of the heads attends over time, the second half over space (model 4).
+
+    Source: Arnab et al. 2021, section 3.3, model 4: Y = Concat(Y_t, Y_s) W_O. qkv: float[b t s 3c]. mask: bool[b t s].
+    dropout: (float[b s h/2 q k] over time, float[b t h/2 q k] over space). Captures "time_weights", "space_weights".
+    Returns float[b t s c]. Raises ValueError if heads is odd.
+    """
+    if heads % 2:
+        raise ValueError(f"heads is {heads}: factorised_dot_product needs an even number, half for each axis")
+    time_dropout, space_dropout = (None, None) if dropout is None else dropout
+    time_half, space_half = halves(qkv)
+    over_time = temporal(time_half, heads // 2, mask=mask, dropout=time_dropout, capture=capture)
+    over_space = spatial(space_half, heads // 2, mask=mask, dropout=space_dropout, capture=capture)
+    return np.concatenate([over_time, over_space], axis=-1)
+
+
+def split(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query, key and value of every head: float[... 3c] to three float[... h d].
+
+    Raises ValueError if the last axis is not three times a multiple of heads.
+    """
+    *batch, fused = qkv.shape
+    if heads < 1 or fused % (3 * heads):
+        raise ValueError(f"qkv has {fused} channels: with {heads} heads it must be a multiple of {3 * heads}")
+    query, key, value = np.split(qkv, 3, axis=-1)
+    d = fused // 3 // heads
+    return query.reshape(*batch, heads, d), key.reshape(*batch, heads, d), value.reshape(*batch, heads, d)
+
+
+def halves(qkv: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The fused projection of the first half of the heads, and of the second: float[... 3c] to two float[... 3c/2]."""
+    *batch, fused = qkv.shape
+    c = fused // 3
+    parts = qkv.reshape(*batch, 3, 2, c // 2)
+    return parts[..., 0, :].reshape(*batch, 3 * c // 2), parts[..., 1, :].reshape(*batch, 3 * c // 2)
+
+
+def merge_heads(out: np.ndarray) -> np.ndarray:
+    """float[... h d] to float[... c]."""
+    *batch, heads, d = out.shape
+    return out.reshape(*batch, heads * d)
+
+
+def record(capture: dict | None, name: str, value: np.ndarray) -> None:
+    """Puts a named intermediate where the caller asked for it, and does nothing if nobody asked."""
+    if capture is not None:
+        capture[name] = value

@@ -1,0 +1,170 @@
+"""The four models of the paper, one function each, and `forward` from a video to logits.
+
+This is the oracle: float64 NumPy that favours the paper's equations over speed.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from vivit.reference import attention, encoder, tubelet
+from vivit.reference.attention import record
+from vivit.reference.config import Config
+from vivit.reference.dropout import Drops
+from vivit.reference.layers import dense, pool
+from vivit.reference.params import Dense, Params, check, convert
+from vivit.reference.positions import table
+
+Grid = tuple[int, int, int]
+
+
+class Clip(NamedTuple):
+    """What the models look at: the tokens of a batch of clips, before positions."""
+
+    tokens: np.ndarray  # [b t s c]
+    valid: np.ndarray | None  # bool[b t], False for the padding of shorter clips; None: no padding
+    grid: Grid  # (time, height, width) in tokens
+
+
+def forward(
+    params: Params,
+    video: np.ndarray,
+    config: Config,
+    *,
+    frames_valid: np.ndarray | None = None,
+    resize: bool = False,
+    drops: Drops | None = None,
+    capture: dict | None = None,
+) -> np.ndarray:
+    """The logits of a batch of clips.
+
+    Source: Arnab et al. 2021, section 3. video: [b frames height width colors], uint8 (scaled to −1…1) or float.
+    frames_valid: int[b], how many frames of each clip are real; the rest is padding and changes nothing.
+    resize: positions follow a video whose size is not the config's. drops: what training drops.
+    capture: receives every stage by name, in order. Returns float64[b v], the heads' logits one after the other.
+    Raises ValueError if params, video or frames_valid do not fit the config.
+    """
+    check(params, config)
+    params = convert(params, partial(np.asarray, dtype=np.float64))
+    video = np.asarray(video)
+    grid = tubelet.check_video(video.shape, video.dtype.name, config, resize=resize)
+    clip = tokenise(params.embedding, video, config, grid, frames_valid)
+    record(capture, "tokens", clip.tokens)
+    features = MODELS[config.model](params, clip, config, drops or Drops(), capture)
+    record(capture, "features", features)
+    if params.representation is not None:
+        features = np.tanh(dense(features, params.representation))
+    record(capture, "prelogits", features)
+    logits = dense(features, params.head)
+    record(capture, "logits", logits)
+    return logits
+
+
+def tokenise(
+    params: Dense, video: np.ndarray, config: Config, grid: Grid, frames_valid: np.ndarray | None = None
+) -> Clip:
+    """Frames, then tubelets, then tokens. A time index is valid if it holds at least one real frame."""
+    valid = None
+    pixels = tubelet.pixels(video)
+    counts = np.full(len(video), video.shape[1]) if frames_valid is None else np.asarray(frames_valid)
+    tubelet.check_frames_valid(counts, video.shape)
+    pixels, counts = tubelet.take_frames(pixels, config.sampled_frames, counts)
+    if frames_valid is not None:
+        valid = np.arange(grid[0]) * config.tubelet[0] < counts[:, np.newaxis]
+    return Clip(tubelet.embed(pixels, params), valid, grid)
+
+
+def spatio_temporal(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
+    """Model 1: all tokens of the clip attend to one another. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
+    b, t, s, c = clip.tokens.shape
+    mask = None
+    if clip.valid is not None:
+        mask = np.repeat(clip.valid, s, axis=1)
+        if config.class_token:
+            mask = np.concatenate([np.ones((b, 1), bool), mask], axis=1)
+    tokens = encoder.encode(
+        clip.tokens.reshape(b, t * s, c),
+        params.encoder,
+        config,
+        table(params.encoder.positions, config, clip.grid, config.grid),
+        partial(encoder.block, config=config, core=attention.joint, mask=mask),
+        drops=drops.encoder,
+        capture=capture,
+    )
+    return pool(tokens, config.pooling, mask)
+
+
+def factorised_encoder(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
+    """Model 2: an encoder over the tokens of each time index, then one over the indices' representations.
+
+    Without a temporal encoder (temporal_layers=0) the representations are averaged: the paper's baseline.
+    Source: Arnab et al. 2021, section 3.3 and table 1. Returns [b c].
+    """
+    time, height, width = clip.grid
+    tokens = encoder.encode(
+        clip.tokens,
+        params.encoder,
+        config,
+        table(params.encoder.positions, config, (1, height, width), (1, *config.grid[1:])),
+        partial(encoder.block, config=config, core=attention.spatial),
+        drops=drops.encoder,
+        capture=capture,
+    )
+    frames = pool(tokens, config.pooling)  # [b t c]
+    record(capture, "frames", frames)
+    if params.temporal_encoder is None:
+        return pool(frames, "mean", clip.valid)
+    mask = clip.valid
+    if mask is not None and config.class_token:
+        mask = np.concatenate([np.ones((len(mask), 1), bool), mask], axis=1)
+    temporal = config.temporal
+    tokens = encoder.encode(
+        frames,
+        params.temporal_encoder,
+        temporal,
+        table(params.temporal_encoder.positions, config, (time, 1, 1), (config.grid[0], 1, 1)),
+        partial(encoder.block, config=temporal, core=attention.joint, mask=mask),
+        drops=drops.temporal_encoder,
+        capture=capture,
+        name="temporal_encoder",
+    )
+    return pool(tokens, config.pooling, mask)
+
+
+def factorised_self_attention(
+    params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None
+) -> np.ndarray:
+    """Model 3: in every layer attention over one axis, then over the other. Source: section 3.3. Returns [b c]."""
+    return _factorised(encoder.factorised_block, params, clip, config, drops, capture)
+
+
+def factorised_dot_product(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
+    """Model 4: in every layer half of the heads attends over time, half over space. Source: section 3.3. Returns [b c]."""
+    block = partial(encoder.block, core=attention.factorised_dot_product)
+    return _factorised(block, params, clip, config, drops, capture)
+
+
+def _factorised(block, params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
+    """Models 3 and 4 share all but the block: tokens keep their two axes, and there is no class token."""
+    b, t, s, c = clip.tokens.shape
+    positions = table(params.encoder.positions, config, clip.grid, config.grid)
+    mask = None if clip.valid is None else np.broadcast_to(clip.valid[:, :, np.newaxis], (b, t, s))
+    tokens = encoder.encode(
+        clip.tokens,
+        params.encoder,
+        config,
+        None if positions is None else positions.reshape(t, s, c),
+        partial(block, config=config, mask=mask),
+        drops=drops.encoder,
+        capture=capture,
+    )
+    return pool(tokens.reshape(b, t * s, c), config.pooling, None if mask is None else mask.reshape(b, t * s))
+
+
+MODELS = {
+    "spatio_temporal": spatio_temporal,
+    "factorised_encoder": factorised_encoder,
+    "factorised_self_attention": factorised_self_attention,
+    "factorised_dot_product": factorised_dot_product,
+}

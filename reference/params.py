@@ -1,0 +1,212 @@
+"""What a model has learned: one tree of plain NamedTuples, and the shape of every leaf of it.
+
+The same classes hold np.ndarray in the reference and jax.Array in production. `shapes` is the one place where a shape
+is written; initialisation, parameter counts, checks and sharding are derived from it. No arithmetic happens here.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from vivit.reference.config import COLORS, Config
+
+Array = Any  # np.ndarray here, jax.Array in production, Leaf in shapes(config)
+
+
+class Dense(NamedTuple):
+    kernel: Array  # [in out], in an encoder [l in out]
+    bias: Array  # [out], in an encoder [l out]
+
+
+class LayerNorm(NamedTuple):
+    scale: Array  # [c], in an encoder [l c]
+    bias: Array  # [c], in an encoder [l c]
+
+
+class Attention(NamedTuple):
+    qkv: Dense  # kernel [l c 3c]: query, key, value one after the other, heads contiguous within each
+    out: Dense  # kernel [l c c]
+
+
+class Mlp(NamedTuple):
+    hidden: Dense  # kernel [l c f]
+    out: Dense  # kernel [l f c]
+
+
+class Block(NamedTuple):
+    """One layer of models 1, 2 and 4."""
+
+    attention_norm: LayerNorm
+    attention: Attention
+    mlp_norm: LayerNorm
+    mlp: Mlp
+
+
+class FactorisedBlock(NamedTuple):
+    """One layer of model 3."""
+
+    time_norm: LayerNorm
+    time_attention: Attention
+    space_norm: LayerNorm
+    space_attention: Attention
+    mlp_norm: LayerNorm
+    mlp: Mlp
+
+
+class Encoder(NamedTuple):
+    class_token: Array | None  # [c]
+    positions: Array | None  # [n c], the class token's first
+    blocks: Block | FactorisedBlock
+    norm: LayerNorm
+
+
+class Params(NamedTuple):
+    embedding: Dense  # kernel [time height width colors c]
+    encoder: Encoder  # the spatial encoder of model 2
+    temporal_encoder: Encoder | None  # model 2 with temporal_layers > 0
+    representation: Dense | None  # kernel [c r]
+    head: Dense  # kernel [c v], or [r v] behind a representation
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """What `shapes` says of one leaf: its shape, a name for each axis, and how it is drawn before training."""
+
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
+    initialiser: Literal["zeros", "ones", "lecun_normal", "xavier_uniform", "positions", "mlp_bias"] = "zeros"
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def shapes(config: Config) -> Params:
+    """The tree of a config's parameters with a Leaf in every place.
+
+    Source: Arnab et al. 2021, sections 3.1 to 3.3; initialisers as in the published training code.
+    """
+    time, height, width = config.grid
+    space = height * width
+    c = config.channels
+    temporal_encoder = None
+    if config.model == "factorised_encoder":
+        encoder = _encoder(config, space, _block(config))
+        if config.temporal_layers:
+            temporal_encoder = _encoder(config, time, _block(config.temporal))
+    elif config.model == "factorised_self_attention":
+        encoder = _encoder(config, time * space, _factorised_block(config))
+    else:
+        encoder = _encoder(config, time * space, _block(config))
+    features = config.representation or c
+    return Params(
+        embedding=Dense(
+            Leaf((*config.tubelet, COLORS, c), ("time", "height", "width", "colors", "c"), "lecun_normal"),
+            Leaf((c,), ("c",)),
+        ),
+        encoder=encoder,
+        temporal_encoder=temporal_encoder,
+        representation=None
+        if config.representation is None
+        else Dense(Leaf((c, features), ("c", "r"), "lecun_normal"), Leaf((features,), ("r",))),
+        head=Dense(
+            Leaf((features, sum(config.classes)), ("r" if config.representation else "c", "v")),
+            Leaf((sum(config.classes),), ("v",)),
+        ),
+    )
+
+
+def _encoder(config: Config, tokens: int, blocks: Block | FactorisedBlock) -> Encoder:
+    c = config.channels
+    n = tokens + config.class_token
+    return Encoder(
+        class_token=Leaf((c,), ("c",)) if config.class_token else None,
+        positions=Leaf((n, c), ("n", "c"), "positions") if config.positions == "learned" else None,
+        blocks=blocks,
+        norm=LayerNorm(Leaf((c,), ("c",), "ones"), Leaf((c,), ("c",))),
+    )
+
+
+def _block(config: Config) -> Block:
+    return Block(
+        attention_norm=_norm(config), attention=_attention(config), mlp_norm=_norm(config), mlp=_mlp(config)
+    )
+
+
+def _factorised_block(config: Config) -> FactorisedBlock:
+    return FactorisedBlock(
+        time_norm=_norm(config),
+        time_attention=_attention(config),
+        space_norm=_norm(config),
+        space_attention=_attention(config),
+        mlp_norm=_norm(config),
+        mlp=_mlp(config),
+    )
+
+
+def _norm(config: Config) -> LayerNorm:
+    shape = (config.layers, config.channels)
+    return LayerNorm(Leaf(shape, ("l", "c"), "ones"), Leaf(shape, ("l", "c")))
+
+
+def _attention(config: Config) -> Attention:
+    l, c = config.layers, config.channels
+    return Attention(
+        qkv=Dense(Leaf((l, c, 3 * c), ("l", "c", "3c"), "xavier_uniform"), Leaf((l, 3 * c), ("l", "3c"))),
+        out=Dense(Leaf((l, c, c), ("l", "c", "c"), "xavier_uniform"), Leaf((l, c), ("l", "c"))),
+    )
+
+
+def _mlp(config: Config) -> Mlp:
+    l, c, f = config.layers, config.channels, config.hidden
+    return Mlp(
+        hidden=Dense(Leaf((l, c, f), ("l", "c", "f"), "xavier_uniform"), Leaf((l, f), ("l", "f"), "mlp_bias")),
+        out=Dense(Leaf((l, f, c), ("l", "f", "c"), "xavier_uniform"), Leaf((l, c), ("l", "c"), "mlp_bias")),
+    )
+
+
+def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a tree of NamedTuples with its path, "encoder/blocks/mlp/out/bias"; absent parts (None) are left out."""
+    if hasattr(tree, "_fields"):
+        for field in tree._fields:
+            yield from leaves(getattr(tree, field), f"{path}/{field}" if path else field)
+    elif tree is not None:
+        yield path, tree
+
+
+def convert(tree: Any, function: Callable[[Any], Any]) -> Any:
+    """The same tree with function(leaf) in place of every leaf."""
+    if tree is None:
+        return None
+    return type(tree)(*(convert(part, function) for part in tree)) if hasattr(tree, "_fields") else function(tree)
+
+
+def layer(tree: Any, index: int) -> Any:
+    """One layer of a tree whose leaves are stacked along a leading axis l."""
+    if tree is None:
+        return None
+    if isinstance(tree, tuple):
+        parts = [layer(part, index) for part in tree]
+        return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
+    return tree[index]
+
+
+def parameters(config: Config) -> int:
+    """How many numbers a model of this config learns. Source: Arnab et al. 2021, table 3 (there in millions)."""
+    return sum(leaf.size for _, leaf in leaves(shapes(config)))
+
+
+def check(params: Params, config: Config) -> None:
+    """Raises ValueError, naming the leaves, unless `params` has exactly the leaves and shapes of `config`."""
+    wanted = {path: leaf.shape for path, leaf in leaves(shapes(config))}
+    found = {path: tuple(leaf.shape) for path, leaf in leaves(params)}
+    faults = [f"{path} is missing" for path in wanted.keys() - found.keys()]
+    faults += [f"{path} is not of this config" for path in found.keys() - wanted.keys()]
+    faults += [
+        f"{path} has shape {found[path]}, it must be {wanted[path]}"
+        for path in wanted.keys() & found.keys()
+        if wanted[path] != found[path]
+    ]
+    if faults:
+        raise ValueError("params do not fit the config: " + "; ".join(sorted(faults)))

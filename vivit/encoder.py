@@ -1,0 +1,175 @@
+"""The encoder, as in reference/encoder.py, with its layers scanned: one layer is compiled, however many there are.
+
+Numerics of the published mixed precision: the residual stream, layer norms and softmax in float32, the operands of the
+blocks' matmuls in `dtype`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from vivit import attention, dropout
+from vivit.dropout import Rates, Site
+from vivit.layers import aligned, dense, drop, layer_norm, mlp
+from vivit.reference.attention import record
+from vivit.reference.config import Config
+from vivit.reference.dropout import AttentionDrops, BlockDrops, FactorisedBlockDrops, MlpDrops
+from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm, Mlp
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How an encoder is run, as opposed to what it is.
+
+    dtype: of the operands of the blocks' matmuls, "float32" or "bfloat16".
+    remat: recompute each layer's activations in the backward pass instead of storing them.
+    unroll: compile every layer by itself instead of one for all.
+    """
+
+    dtype: str = "float32"
+    rates: Rates = field(default_factory=Rates)
+    remat: bool = False
+    unroll: bool = False
+
+
+def encode(
+    tokens: jax.Array,
+    params: Encoder,
+    config: Config,
+    positions: jax.Array | None,
+    block: Callable[..., jax.Array],
+    *,
+    mask: jax.Array | None = None,
+    sequences: int = 1,
+    options: Options,
+    key: jax.Array | None = None,
+    capture: dict | None = None,
+    name: str = "encoder",
+) -> jax.Array:
+    """z⁰ = [z_class, x₁, …, x_n] + p;  zˡ⁺¹ = block(zˡ);  LN(zᴸ).
+
+    Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class token's first.
+    block: one layer, such as `joint_block`. sequences: how many leading axes tell sequences apart. key: None drops
+    nothing. Captures as the reference does. Returns float32[... n c], one token longer if there is a class token.
+    """
+    if params.class_token is not None:
+        *batch, _, c = tokens.shape
+        class_token = aligned(params.class_token, tokens)
+        tokens = jnp.concatenate([jnp.broadcast_to(class_token, (*batch, 1, c)), tokens], axis=-2)
+    if positions is not None:
+        tokens = tokens + aligned(positions, tokens)
+    site = Site(shape=tokens.shape, hidden=config.hidden, sequences=sequences, factorised=block is factorised_block)
+    layer_keys = None
+    if key is not None:
+        token_key, layer_keys = dropout.encoder_keys(key, config.layers)
+        tokens = drop(tokens, dropout.elements(token_key, options.rates, tokens.shape))
+    record(capture, f"{name}/tokens", tokens)
+
+    def step(tokens, layer):
+        layer_params, layer_key, depth_rate = layer
+        drops = None if layer_key is None else dropout.layer_drops(layer_key, depth_rate, options.rates, site)
+        stages = None if capture is None else OrderedDict()
+        return block(tokens, layer_params, drops, stages, config=config, dtype=options.dtype, mask=mask), stages
+
+    layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, config.layers))
+    tokens, stages = jax.lax.scan(jax.checkpoint(step) if options.remat else step, tokens, layers, unroll=options.unroll)
+    for index in range(config.layers):
+        for stage, values in (stages or {}).items():
+            record(capture, f"{name}/{index}/{stage}", values[index])
+    tokens = layer_norm(tokens, params.norm, config.epsilon)
+    record(capture, f"{name}/norm", tokens)
+    return tokens
+
+
+def block(
+    tokens: jax.Array,
+    params: Block,
+    drops: BlockDrops | None,
+    capture: dict | None,
+    *,
+    core: Callable[..., jax.Array],
+    config: Config,
+    dtype: str,
+    mask: jax.Array | None,
+) -> jax.Array:
+    """y = MSA(LN(z)) + z;  z' = MLP(LN(y)) + y, with the attention of `core` (models 1, 2 and 4).
+
+    Source: Arnab et al. 2021, eq. 2 and 3. tokens: float32[... n c]. mask: as the core's. Returns float32[... n c].
+    """
+    drops = drops or BlockDrops()
+    tokens = tokens + attention_branch(
+        tokens, params.attention_norm, params.attention, core, drops.attention, capture, config, dtype, mask
+    )
+    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, config, dtype)
+
+
+joint_block = partial(block, core=attention.joint)
+spatial_block = partial(block, core=attention.spatial)
+factorised_dot_product_block = partial(block, core=attention.factorised_dot_product)
+
+
+def factorised_block(
+    tokens: jax.Array,
+    params: FactorisedBlock,
+    drops: FactorisedBlockDrops | None,
+    capture: dict | None,
+    *,
+    config: Config,
+    dtype: str,
+    mask: jax.Array | None,
+) -> jax.Array:
+    """y_t = MSA_t(LN(z)) + z;  y_s = MSA_s(LN(y_t)) + y_t, or space before time;  z' = MLP(LN(y_s)) + y_s (model 3).
+
+    Source: Arnab et al. 2021, eq. 4 to 6. tokens: float32[b t s c]. mask: bool[b t s]. Returns float32[b t s c].
+    """
+    drops = drops or FactorisedBlockDrops()
+    over_time = (params.time_norm, params.time_attention, attention.temporal, drops.time, "time_attention")
+    over_space = (params.space_norm, params.space_attention, attention.spatial, drops.space, "space_attention")
+    for norm, projections, core, dropped, name in (
+        (over_time, over_space) if config.order == "time_space" else (over_space, over_time)
+    ):
+        branch = attention_branch(tokens, norm, projections, core, dropped, capture, config, dtype, mask, name)
+        tokens = tokens + branch
+    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, config, dtype)
+
+
+def attention_branch(
+    tokens: jax.Array,
+    norm: LayerNorm,
+    params: Attention,
+    core: Callable[..., jax.Array],
+    drops: AttentionDrops,
+    capture: dict | None,
+    config: Config,
+    dtype: str,
+    mask: jax.Array | None,
+    name: str = "attention",
+) -> jax.Array:
+    """MSA(LN(z)) = core(LN(z) W_qkv) W_O. tokens: float32[... n c]. Captures <name>. Returns float32[... n c]."""
+    qkv = dense(layer_norm(tokens, norm, config.epsilon), params.qkv, dtype).astype(dtype)
+    mixed = core(qkv, config.heads, mask=mask, dropout=drops.weights, capture=capture)
+    out = drop(dense(mixed, params.out, dtype), drops.out)
+    record(capture, name, out)
+    return drop(out, drops.depth)
+
+
+def mlp_residual(
+    tokens: jax.Array,
+    norm: LayerNorm,
+    params: Mlp,
+    drops: MlpDrops,
+    capture: dict | None,
+    config: Config,
+    dtype: str,
+) -> jax.Array:
+    """MLP(LN(y)) + y. tokens: float32[... n c]. Captures "mlp" and "out". Returns float32[... n c]."""
+    normal = layer_norm(tokens, norm, config.epsilon)
+    branch = drop(mlp(normal, params, config.gelu, dtype, dropout=drops.hidden), drops.out)
+    record(capture, "mlp", branch)
+    tokens = tokens + drop(branch, drops.depth)
+    record(capture, "out", tokens)
+    return tokens

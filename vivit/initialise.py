@@ -1,0 +1,60 @@
+"""Fresh parameters, each leaf drawn as reference/params.py says."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vivit.reference.config import Config
+from vivit.reference.params import Leaf, Params, convert, leaves, shapes
+
+
+def init(rng: jax.Array, config: Config) -> Params:
+    """The parameters of a new model, all float32.
+
+    Attention and MLP kernels Xavier-uniform (query, key and value each by itself), the embedding LeCun-normal, positions
+    N(0, 0.02), MLP biases N(0, 1e-6), class token, head and other biases zero, layer norms one and zero.
+    Source: the published training code. rng: a random key; the same key and config give the same parameters.
+    """
+    tree = shapes(config)
+    keys = iter(jax.random.split(rng, len(list(leaves(tree)))))
+    return convert(tree, lambda leaf: _draw(leaf, next(keys)))
+
+
+def _draw(leaf: Leaf, key: jax.Array) -> jax.Array:
+    return _INITIALISERS[leaf.initialiser](leaf, key)
+
+
+def _zeros(leaf: Leaf, key: jax.Array) -> jax.Array:
+    return jnp.zeros(leaf.shape, jnp.float32)
+
+
+def _ones(leaf: Leaf, key: jax.Array) -> jax.Array:
+    return jnp.ones(leaf.shape, jnp.float32)
+
+
+def _xavier_uniform(leaf: Leaf, key: jax.Array) -> jax.Array:
+    """U(±√(6 / (fan in + fan out))); query, key and value are three kernels that share a leaf."""
+    fan_in, fan_out = leaf.shape[-2:]
+    limit = math.sqrt(6 / (fan_in + (fan_out // 3 if leaf.axes[-1] == "3c" else fan_out)))
+    return jax.random.uniform(key, leaf.shape, jnp.float32, -limit, limit)
+
+
+def _lecun_normal(leaf: Leaf, key: jax.Array) -> jax.Array:
+    """A normal cut off at two standard deviations, of variance 1 / fan in after the cut."""
+    deviation = math.sqrt(leaf.shape[-1] / leaf.size) / 0.87962566103423978
+    return deviation * jax.random.truncated_normal(key, -2.0, 2.0, leaf.shape, jnp.float32)
+
+
+def _normal(deviation: float):
+    return lambda leaf, key: deviation * jax.random.normal(key, leaf.shape, jnp.float32)
+
+
+_INITIALISERS = {
+    "zeros": _zeros,
+    "ones": _ones,
+    "xavier_uniform": _xavier_uniform,
+    "lecun_normal": _lecun_normal,
+    "positions": _normal(0.02),
+    "mlp_bias": _normal(1e-6),
+}

@@ -1,0 +1,64 @@
+"""The parts between the attentions, as in reference/layers.py: layer norm, dense, GELU, MLP, dropout, pooling.
+
+Arithmetic is in float32 whatever the operands' dtype: every matmul accumulates in float32 and yields float32, and the
+caller rounds the result where it enters the next matmul. That is what a TPU's matrix unit does anyway, and on XLA:CPU
+the other form (bfloat16 out) is up to three times slower.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from vivit.reference.params import Dense, LayerNorm, Mlp
+
+
+def layer_norm(x: jax.Array, params: LayerNorm, epsilon: float) -> jax.Array:
+    """LN(x) over the channels. x: float[... c]. Returns float32[... c]."""
+    x = x.astype(jnp.float32)
+    mean = x.mean(axis=-1, keepdims=True)
+    variance = jnp.square(x - mean).mean(axis=-1, keepdims=True)
+    normal = (x - mean) * jax.lax.rsqrt(variance + epsilon)
+    return normal * aligned(params.scale, x) + aligned(params.bias, x)
+
+
+def dense(x: jax.Array, params: Dense, dtype: DTypeLike) -> jax.Array:
+    """x W + bias with both operands of the product in `dtype`. x: float[... c], kernel [c f]. Returns float32[... f]."""
+    out = jnp.einsum("...c,cf->...f", x.astype(dtype), params.kernel.astype(dtype), preferred_element_type=jnp.float32)
+    return out + aligned(params.bias, out)
+
+
+def gelu(x: jax.Array, form: str) -> jax.Array:
+    """x · Φ(x), Φ exact ("erf") or approximated ("tanh"). x: float32 of any shape. Returns the same shape."""
+    if form == "erf":
+        return x * (1.0 + jax.lax.erf(x * math.sqrt(0.5))) * 0.5
+    return x * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) * 0.5
+
+
+def mlp(x: jax.Array, params: Mlp, form: str, dtype: DTypeLike, *, dropout: jax.Array | None = None) -> jax.Array:
+    """GELU(x W₁ + b₁) W₂ + b₂. x: float[... c]. dropout: multiplier of the hidden layer. Returns float32[... c]."""
+    return dense(drop(gelu(dense(x, params.hidden, dtype), form), dropout), params.out, dtype)
+
+
+def drop(x: jax.Array, multiplier: jax.Array | None) -> jax.Array:
+    """x · multiplier; None: nothing is dropped."""
+    return x if multiplier is None else x * multiplier
+
+
+def pool(tokens: jax.Array, pooling: str, mask: jax.Array | None = None) -> jax.Array:
+    """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True for tokens that count. Returns [... c]."""
+    if pooling in ("token", "first"):
+        return tokens[..., 0, :]
+    if mask is None:
+        return {"mean": jnp.mean, "max": jnp.max, "sum": jnp.sum}[pooling](tokens, axis=-2)
+    keep = mask[..., jnp.newaxis]
+    if pooling == "max":
+        return jnp.where(keep, tokens, -jnp.inf).max(axis=-2)
+    total = jnp.where(keep, tokens, 0.0).sum(axis=-2)
+    return total if pooling == "sum" else total / keep.sum(axis=-2).astype(jnp.float32)
+
+
+def aligned(x: jax.Array, like: jax.Array) -> jax.Array:
+    """x in float32 with leading axes of 1, as many as `like` has more: the explicit form of broadcasting."""
+    return jax.lax.expand_dims(x.astype(jnp.float32), range(like.ndim - x.ndim))

@@ -1,0 +1,259 @@
+"""The four models of the paper, one function each, and `forward` from a video to logits; as in reference/models.py."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vivit import encoder, tubelet
+from vivit.dropout import Rates
+from vivit.encoder import Options
+from vivit.layers import dense, pool
+from vivit.positions import table
+from vivit.reference.attention import record
+from vivit.reference.config import Config
+from vivit.reference.params import Params, check
+from vivit.reference.tubelet import check_frames_valid, check_video
+
+Grid = tuple[int, int, int]
+
+
+class Clip(NamedTuple):
+    """What the models look at: the tokens of a batch of clips, before positions."""
+
+    tokens: jax.Array  # float32[b t s c]
+    valid: jax.Array | None  # bool[b t], False for the padding of shorter clips; None: no padding
+    grid: Grid  # (time, height, width) in tokens
+
+
+class Parts(NamedTuple):
+    """An encoder and the four kinds of layer that it can be made of."""
+
+    encode: Callable[..., jax.Array]
+    joint: Callable[..., jax.Array]
+    spatial: Callable[..., jax.Array]
+    factorised_self_attention: Callable[..., jax.Array]
+    factorised_dot_product: Callable[..., jax.Array]
+
+
+def forward(
+    params: Params,
+    video: jax.Array | np.ndarray,
+    config: Config,
+    *,
+    rng: jax.Array | None = None,
+    frames_valid: jax.Array | np.ndarray | None = None,
+    resize: bool = False,
+    dtype: str | None = None,
+    dropout: float = 0.0,
+    attention_dropout: float = 0.0,
+    stochastic_depth: float = 0.0,
+    rescale_depth: bool = False,
+    remat: bool = False,
+    unroll: bool = False,
+    capture: dict | None = None,
+) -> jax.Array:
+    """The logits of a batch of clips; compiled once for each shape and set of options.
+
+    Source: Arnab et al. 2021, section 3. video: [b frames height width colors], uint8 (scaled to −1…1), float32 or
+    bfloat16 (already preprocessed). Returns float[b v], the heads' logits one after the other, in the video's dtype
+    (float32 for uint8).
+
+    rng: a random key; without it nothing is dropped and the result is deterministic.
+    frames_valid: int[b], how many frames of each clip are real, at least 1; the rest is padding and changes nothing.
+    resize: lets positions follow a video whose size is not the config's.
+    dtype: "float32" or "bfloat16", of the operands of the blocks' matmuls; None: the video's, float32 for uint8.
+    dropout, attention_dropout, stochastic_depth, rescale_depth: see vivit.dropout.Rates; they act only with rng.
+    remat: recompute each layer's activations in the backward pass. unroll: compile every layer by itself.
+    capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits.
+
+    Raises ValueError if params, video, frames_valid or an option do not fit.
+    """
+    check(params, config)
+    video = _as_video(video)
+    grid = check_video(video.shape, video.dtype.name, config, resize=resize)
+    if frames_valid is not None:
+        frames_valid = _as_frames_valid(frames_valid, video.shape)
+    rates = Rates(
+        dropout=dropout,
+        attention_dropout=attention_dropout,
+        stochastic_depth=stochastic_depth,
+        rescale_depth=rescale_depth,
+    )
+    options = Options(dtype=_compute_dtype(dtype, video.dtype), rates=rates, remat=remat, unroll=unroll)
+    if rates == Rates(rescale_depth=rescale_depth):
+        rng = None
+    logits, stages = _compiled(params, video, frames_valid, rng, config, grid, options, capture is not None)
+    if capture is not None:
+        capture.update(stages)
+    return logits
+
+
+@partial(jax.jit, static_argnames=("config", "grid", "options", "capturing"))
+def _compiled(params, video, frames_valid, rng, config: Config, grid: Grid, options: Options, capturing: bool):
+    capture = OrderedDict() if capturing else None  # a plain dict would leave jit sorted by name
+    keys = dict(zip(("encoder", "temporal_encoder"), jax.random.split(rng), strict=True)) if rng is not None else {}
+
+    def encode(*args, name: str = "encoder", **kwargs):
+        return encoder.encode(*args, **kwargs, options=options, key=keys.get(name), name=name)
+
+    parts = Parts(
+        encode,
+        encoder.joint_block,
+        encoder.spatial_block,
+        encoder.factorised_block,
+        encoder.factorised_dot_product_block,
+    )
+    logits = run(params, video, config, grid, parts, frames_valid=frames_valid, capture=capture)
+    return logits, capture
+
+
+def run(
+    params: Params,
+    video: jax.Array,
+    config: Config,
+    grid: Grid,
+    parts: Parts,
+    *,
+    frames_valid: jax.Array | None = None,
+    capture: dict | None = None,
+) -> jax.Array:
+    """Frames, tokens, the model's encoders made of `parts`, head. Arguments as forward's, already checked."""
+    pixels, counts = tubelet.take_frames(video, config.sampled_frames, frames_valid)
+    valid = None
+    if counts is not None:
+        starts = jnp.arange(grid[0], dtype=jnp.int32) * config.tubelet[0]
+        valid = starts[jnp.newaxis] < counts[:, jnp.newaxis]
+    clip = Clip(tubelet.embed(pixels, params.embedding), valid, grid)
+    record(capture, "tokens", clip.tokens)
+    features = MODELS[config.model](params, clip, config, parts, capture)
+    record(capture, "features", features)
+    if params.representation is not None:
+        features = jnp.tanh(dense(features, params.representation, jnp.float32))
+    record(capture, "prelogits", features)
+    logits = dense(features, params.head, jnp.float32)
+    record(capture, "logits", logits)
+    return logits.astype(video.dtype if video.dtype != jnp.uint8 else jnp.float32)
+
+
+def spatio_temporal(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+    """Model 1: all tokens of the clip attend to one another. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
+    b, t, s, c = clip.tokens.shape
+    mask = None if clip.valid is None else _with_class_token(jnp.repeat(clip.valid, s, axis=1), config)
+    tokens = parts.encode(
+        clip.tokens.reshape(b, t * s, c),
+        params.encoder,
+        config,
+        table(params.encoder.positions, config, clip.grid, config.grid),
+        parts.joint,
+        mask=mask,
+        capture=capture,
+    )
+    return pool(tokens, config.pooling, mask)
+
+
+def factorised_encoder(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+    """Model 2: an encoder over the tokens of each time index, then one over the indices' representations.
+
+    Without a temporal encoder (temporal_layers=0) the representations are averaged: the paper's baseline.
+    Source: Arnab et al. 2021, section 3.3 and table 1. Returns [b c].
+    """
+    time, height, width = clip.grid
+    tokens = parts.encode(
+        clip.tokens,
+        params.encoder,
+        config,
+        table(params.encoder.positions, config, (1, height, width), (1, *config.grid[1:])),
+        parts.spatial,
+        sequences=2,
+        capture=capture,
+    )
+    frames = pool(tokens, config.pooling)  # [b t c]
+    record(capture, "frames", frames)
+    if params.temporal_encoder is None:
+        return pool(frames, "mean", clip.valid)
+    mask = None if clip.valid is None else _with_class_token(clip.valid, config)
+    tokens = parts.encode(
+        frames,
+        params.temporal_encoder,
+        config.temporal,
+        table(params.temporal_encoder.positions, config, (time, 1, 1), (config.grid[0], 1, 1)),
+        parts.joint,
+        mask=mask,
+        capture=capture,
+        name="temporal_encoder",
+    )
+    return pool(tokens, config.pooling, mask)
+
+
+def factorised_self_attention(
+    params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None
+) -> jax.Array:
+    """Model 3: in every layer attention over one axis, then over the other. Source: section 3.3. Returns [b c]."""
+    return _factorised(parts.factorised_self_attention, params, clip, config, parts, capture)
+
+
+def factorised_dot_product(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+    """Model 4: in every layer half of the heads attends over time, half over space. Source: section 3.3. Returns [b c]."""
+    return _factorised(parts.factorised_dot_product, params, clip, config, parts, capture)
+
+
+def _factorised(block, params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+    """Models 3 and 4 share all but the block: tokens keep their two axes, and there is no class token."""
+    b, t, s, c = clip.tokens.shape
+    positions = table(params.encoder.positions, config, clip.grid, config.grid)
+    mask = None if clip.valid is None else jnp.broadcast_to(clip.valid[:, :, jnp.newaxis], (b, t, s))
+    tokens = parts.encode(
+        clip.tokens,
+        params.encoder,
+        config,
+        None if positions is None else positions.reshape(t, s, c),
+        block,
+        mask=mask,
+        capture=capture,
+    )
+    return pool(tokens.reshape(b, t * s, c), config.pooling, None if mask is None else mask.reshape(b, t * s))
+
+
+MODELS = {
+    "spatio_temporal": spatio_temporal,
+    "factorised_encoder": factorised_encoder,
+    "factorised_self_attention": factorised_self_attention,
+    "factorised_dot_product": factorised_dot_product,
+}
+
+
+def _with_class_token(mask: jax.Array, config: Config) -> jax.Array:
+    """The mask bool[b n] with a place for the class token, which always counts, before the others."""
+    if not config.class_token:
+        return mask
+    return jnp.concatenate([jnp.ones((mask.shape[0], 1), bool), mask], axis=1)
+
+
+def _as_video(video: Any) -> jax.Array:
+    name = np.dtype(getattr(video, "dtype", np.asarray(video).dtype)).name
+    if name not in ("uint8", "float32", "bfloat16"):
+        raise ValueError(f"video has dtype {name}: it must be uint8 (0 to 255), float32 or bfloat16")
+    return jnp.asarray(video)
+
+
+def _as_frames_valid(frames_valid: Any, shape: tuple[int, ...]) -> jax.Array:
+    if isinstance(frames_valid, jax.core.Tracer):
+        if frames_valid.shape != shape[:1] or not jnp.issubdtype(frames_valid.dtype, jnp.integer):
+            raise ValueError(f"frames_valid is {frames_valid.aval}: it must be int[b] with b = {shape[0]}")
+        return frames_valid
+    check_frames_valid(np.asarray(frames_valid), shape)
+    return jnp.asarray(frames_valid, jnp.int32)
+
+
+def _compute_dtype(dtype: Any, video_dtype: Any) -> str:
+    if dtype is None:
+        return "bfloat16" if video_dtype == jnp.bfloat16 else "float32"
+    name = np.dtype(dtype).name
+    if name not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype is {name}: it must be float32 or bfloat16")
+    return name

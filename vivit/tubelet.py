@@ -1,0 +1,84 @@
+"""From a video to tokens, as in reference/tubelet.py; indices and checks are the reference's own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vivit.reference.params import Dense
+from vivit.reference.tubelet import frame_indices
+
+
+def pixels(video: jax.Array) -> jax.Array:
+    """uint8 0…255 to float32 −1…1, the published preprocessing; floats stay in their range. Returns float32."""
+    floats = video.astype(jnp.float32)
+    return floats / 127.5 - 1.0 if video.dtype == jnp.uint8 else floats
+
+
+def take_frames(
+    video: jax.Array, sampled_frames: int | None, frames_valid: jax.Array | None
+) -> tuple[jax.Array, jax.Array | None]:
+    """The frames that are looked at: all, or n sampled uniformly from each example's first frames_valid frames.
+
+    video: [b frames height width colors]. frames_valid: int[b]; what stands behind is never read, its places repeat the
+    last frame taken. Returns (video with n or all frames, int32[b] how many are not repeats, None without frames_valid).
+    """
+    frames = video.shape[1]
+    slots = frames if sampled_frames is None else min(sampled_frames, frames)
+    if frames_valid is None:
+        return (video if slots == frames else video[:, frame_indices(frames, slots)]), None
+    choices = np.stack([_filled(frame_indices(valid, slots), slots) for valid in range(1, frames + 1)])
+    valid = jnp.clip(frames_valid.astype(jnp.int32), 1, frames)
+    taken = jnp.asarray(choices, jnp.int32)[valid - 1]  # [b slots]
+    clip = jnp.take_along_axis(video, taken[:, :, jnp.newaxis, jnp.newaxis, jnp.newaxis], axis=1)
+    return clip, jnp.minimum(valid, slots)
+
+
+def _filled(indices: np.ndarray, slots: int) -> np.ndarray:
+    """int[slots]: the indices, the last one repeated."""
+    return indices[np.minimum(np.arange(slots), len(indices) - 1)]
+
+
+def patches(video: jax.Array, tubelet: tuple[int, int, int]) -> jax.Array:
+    """Cuts a video into tubelets that do not overlap: the raw pixels of each, without a projection.
+
+    Source: Arnab et al. 2021, figure 3. video: [b frames height width colors]. Returns [b t s p], dtype of video.
+    Raises ValueError if sizes do not divide.
+    """
+    b, frames, height, width, colors = video.shape
+    time_size, height_size, width_size = tubelet
+    if frames % time_size or height % height_size or width % width_size:
+        raise ValueError(f"video is {frames}x{height}x{width}: it must divide by the tubelet {tubelet}")
+    t, rows, columns = frames // time_size, height // height_size, width // width_size
+    cut = video.reshape(b, t, time_size, rows, height_size, columns, width_size, colors)
+    cut = cut.transpose(0, 1, 3, 5, 2, 4, 6, 7)  # b t rows columns | time height width colors
+    return cut.reshape(b, t, rows * columns, time_size * height_size * width_size * colors)
+
+
+def embed(video: jax.Array, params: Dense) -> jax.Array:
+    """Tubelet embedding as patches times one matrix, in float32.
+
+    Source: Arnab et al. 2021, section 3.2. video: [b frames height width colors], uint8 or float.
+    kernel [time height width colors c]. Returns float32[b t s c].
+    """
+    time, height, width, colors, c = params.kernel.shape
+    kernel = params.kernel.astype(jnp.float32).reshape(time * height * width * colors, c)
+    values = pixels(patches(video, (time, height, width)))
+    tokens = jnp.einsum("btsp,pc->btsc", values, kernel, preferred_element_type=jnp.float32)
+    return tokens + params.bias.astype(jnp.float32)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
+
+
+def inflate(image_kernel: jax.Array, time: int) -> jax.Array:
+    """Filter inflation: the image kernel at every time index, divided by their number.
+
+    Source: Arnab et al. 2021, eq. 8. image_kernel: float[height width colors c]. Returns [time height width colors c].
+    """
+    return jnp.broadcast_to(image_kernel[jnp.newaxis] / time, (time, *image_kernel.shape))
+
+
+def central_frame(image_kernel: jax.Array, time: int) -> jax.Array:
+    """Central frame initialisation: the image kernel at ⌊t/2⌋ of the time axis, zeros elsewhere.
+
+    Source: Arnab et al. 2021, eq. 9. image_kernel: float[height width colors c]. Returns [time height width colors c].
+    """
+    kernel = jnp.zeros((time, *image_kernel.shape), image_kernel.dtype)
+    return kernel.at[time // 2].set(image_kernel)
