@@ -8,6 +8,7 @@ receives the weights. A query that may attend to nothing gets zeros.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,9 @@ def joint(
     Captures "weights" [b h q k]. Returns float[b n c].
     """
     query, key, value = (part.transpose(0, 2, 1, 3) for part in split(qkv, heads))  # [b h n d]
-    out, weights = attend(query, key, value, mask=None if mask is None else mask[:, np.newaxis, np.newaxis, :], dropout=dropout)
+    if mask is not None:
+        mask = mask[:, np.newaxis, np.newaxis, :]
+    out, weights = attend(query, key, value, mask=mask, dropout=dropout)
     record(capture, "weights", weights)
     return merge_heads(out.transpose(0, 2, 1, 3))
 
@@ -66,7 +69,9 @@ def spatial(
     dropout: float[b t h q k]. Captures "space_weights" [b t h q k]. Returns float[b t s c].
     """
     query, key, value = (part.transpose(0, 1, 3, 2, 4) for part in split(qkv, heads))  # [b t h s d]
-    out, weights = attend(query, key, value, mask=None if mask is None else mask[:, :, np.newaxis, np.newaxis, :], dropout=dropout)
+    if mask is not None:
+        mask = mask[:, :, np.newaxis, np.newaxis, :]
+    out, weights = attend(query, key, value, mask=mask, dropout=dropout)
     record(capture, "space_weights", weights)
     return merge_heads(out.transpose(0, 1, 3, 2, 4))
 
@@ -142,7 +147,7 @@ def merge_heads(out: np.ndarray) -> np.ndarray:
     return out.reshape(*batch, heads * d)
 
 
-def record(capture: dict | None, name: str, value: np.ndarray) -> None:
+def record(capture: dict | None, name: str, value: Any) -> None:
     """Puts a named intermediate where the caller asked for it, and does nothing if nobody asked."""
     if capture is not None:
         capture[name] = value

@@ -36,9 +36,7 @@ def _attend(rows: int, n: int, c: int) -> int:
 def _plain(config: Config, rows: int, n: int) -> int:
     """Layers of full attention inside each of `rows` sequences of n tokens."""
     c = config.channels
-    return config.layers * (
-        _projections(rows * n, c) + _attend(rows, n, c) + _mlp(rows * n, c, config.hidden)
-    )
+    return config.layers * (_projections(rows * n, c) + _attend(rows, n, c) + _mlp(rows * n, c, config.hidden))
 
 
 def _spatio_temporal(config: Config, t: int, s: int) -> int:

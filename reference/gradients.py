@@ -14,7 +14,7 @@ import numpy as np
 from vivit.reference import attention
 from vivit.reference.attention import halves, merge_heads, split
 from vivit.reference.config import Config
-from vivit.reference.layers import drop, layer_norm, dense
+from vivit.reference.layers import dense, drop, layer_norm
 from vivit.reference.params import Attention, Dense, FactorisedBlock, LayerNorm
 
 
@@ -95,8 +95,9 @@ def factorised_dot_product_vjp(
     time_out, space_out = np.split(out_cotangent, 2, axis=-1)
     over_time = temporal_vjp(time_half, time_out, heads // 2, mask=mask, dropout=time_dropout)
     over_space = spatial_vjp(space_half, space_out, heads // 2, mask=mask, dropout=space_dropout)
-    parts = [part for pair in zip(np.split(over_time, 3, -1), np.split(over_space, 3, -1), strict=True) for part in pair]
-    return np.concatenate(parts, axis=-1)
+    query_t, key_t, value_t = np.split(over_time, 3, axis=-1)
+    query_s, key_s, value_s = np.split(over_space, 3, axis=-1)
+    return np.concatenate([query_t, query_s, key_t, key_s, value_t, value_s], axis=-1)
 
 
 def _core_vjp(
@@ -166,7 +167,7 @@ def factorised_self_attention_vjp(
     config: Config,
     mask: np.ndarray | None = None,
 ) -> tuple[np.ndarray, dict[str, LayerNorm | Attention]]:
-    """The cotangents of tokens, and of the block's norms and attentions by field name, of the factorised self-attention.
+    """The cotangents of encoder.factorised_self_attention: of tokens, and of norms and attentions by field name.
 
     The second axis first, each through its residual: dz = dy + branch_vjp(dy).
     """

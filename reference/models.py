@@ -139,8 +139,10 @@ def factorised_self_attention(
     return _factorised(encoder.factorised_block, params, clip, config, drops, capture)
 
 
-def factorised_dot_product(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
-    """Model 4: in every layer half of the heads attends over time, half over space. Source: section 3.3. Returns [b c]."""
+def factorised_dot_product(
+    params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None
+) -> np.ndarray:
+    """Model 4: in every layer half the heads attend over time, half over space. Source: section 3.3. Returns [b c]."""
     block = partial(encoder.block, core=attention.factorised_dot_product)
     return _factorised(block, params, clip, config, drops, capture)
 

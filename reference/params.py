@@ -129,9 +129,7 @@ def _encoder(config: Config, tokens: int, blocks: Block | FactorisedBlock) -> En
 
 
 def _block(config: Config) -> Block:
-    return Block(
-        attention_norm=_norm(config), attention=_attention(config), mlp_norm=_norm(config), mlp=_mlp(config)
-    )
+    return Block(attention_norm=_norm(config), attention=_attention(config), mlp_norm=_norm(config), mlp=_mlp(config))
 
 
 def _factorised_block(config: Config) -> FactorisedBlock:
@@ -167,7 +165,7 @@ def _mlp(config: Config) -> Mlp:
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a tree of NamedTuples with its path, "encoder/blocks/mlp/out/bias"; absent parts (None) are left out."""
+    """Every leaf of a tree of NamedTuples with its path, "encoder/norm/bias"; absent parts (None) are left out."""
     if hasattr(tree, "_fields"):
         for field in tree._fields:
             yield from leaves(getattr(tree, field), f"{path}/{field}" if path else field)

@@ -15,7 +15,7 @@ def table(
 
     learned: that encoder's own [n c] for config_grid, resized when the video's grid is another.
     """
-    if config.positions == "learned":
+    if learned is not None:
         if config.class_token:
             return np.concatenate([learned[:1], resize(learned[1:], config_grid, grid)])
         return resize(learned, config_grid, grid)

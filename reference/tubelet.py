@@ -39,7 +39,7 @@ def check_frames_valid(frames_valid: np.ndarray, shape: tuple[int, ...]) -> None
             f"frames_valid is {frames_valid.dtype}{list(frames_valid.shape)}: it must be int[b] with b = {shape[0]}"
         )
     if frames_valid.min() < 1 or frames_valid.max() > shape[1]:
-        raise ValueError(f"frames_valid is {frames_valid.tolist()}: each must be from 1 to the video's {shape[1]} frames")
+        raise ValueError(f"frames_valid is {frames_valid.tolist()}: each must be from 1 to the video's {shape[1]}")
 
 
 def pixels(video: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def embed(video: np.ndarray, params: Dense) -> np.ndarray:
 def inflate(image_kernel: np.ndarray, time: int) -> np.ndarray:
     """Filter inflation: E = [E_image, …, E_image] / t, so that a still video gives the image's tokens.
 
-    Source: Arnab et al. 2021, eq. 8. image_kernel: float[height width colors c]. Returns float[time height width colors c].
+    Source: Arnab et al. 2021, eq. 8. image_kernel: float[height width colors c]. Returns [time height width colors c].
     """
     return np.repeat(image_kernel[np.newaxis], time, axis=0) / time
 
@@ -120,7 +120,7 @@ def inflate(image_kernel: np.ndarray, time: int) -> np.ndarray:
 def central_frame(image_kernel: np.ndarray, time: int) -> np.ndarray:
     """Central frame initialisation: E = [0, …, E_image, …, 0], the image kernel at ⌊t/2⌋ of the time axis.
 
-    Source: Arnab et al. 2021, eq. 9. image_kernel: float[height width colors c]. Returns float[time height width colors c].
+    Source: Arnab et al. 2021, eq. 9. image_kernel: float[height width colors c]. Returns [time height width colors c].
     """
     kernel = np.zeros((time, *image_kernel.shape))
     kernel[time // 2] = image_kernel

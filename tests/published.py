@@ -108,10 +108,12 @@ def torch_tree(weights: dict[str, np.ndarray], config: Config) -> Params:
 
     def block(name):
         old = f"{name}.attention.attention.query.weight" in weights
-        parts = [f"attention.attention.{x}" for x in ("query", "key", "value")] if old else [f"attention.{x}_proj" for x in "qkv"]
-        out, hidden, last = (
-            ("attention.output.dense", "intermediate.dense", "output.dense") if old else ("attention.o_proj", "mlp.fc1", "mlp.fc2")
-        )
+        if old:
+            parts = [f"attention.attention.{part}" for part in ("query", "key", "value")]
+            out, hidden, last = "attention.output.dense", "intermediate.dense", "output.dense"
+        else:
+            parts = [f"attention.{part}_proj" for part in "qkv"]
+            out, hidden, last = "attention.o_proj", "mlp.fc1", "mlp.fc2"
         projections = [dense(f"{name}.{part}") for part in parts]
         qkv = Dense(np.concatenate([p.kernel for p in projections], -1), np.concatenate([p.bias for p in projections]))
         return Block(

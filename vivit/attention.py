@@ -177,7 +177,7 @@ def attend(
     else:
         step = jax.checkpoint(lambda row: one_row(*row))
         out, weights = jax.lax.map(step, inputs, batch_size=group if group > 1 else None)
-    if capture is not None:
+    if weights is not None:
         record(capture, name, weights.reshape(*batch, q, k))
     return out.reshape(*batch, q, d)
 

@@ -66,9 +66,7 @@ def elements(key: jax.Array, rates: Rates, shape: tuple[int, ...]) -> jax.Array 
     return keep_multiplier(key, rates.dropout, shape) if rates.dropout else None
 
 
-def layer_drops(
-    key: jax.Array, depth_rate: jax.Array, rates: Rates, site: Site
-) -> BlockDrops | FactorisedBlockDrops:
+def layer_drops(key: jax.Array, depth_rate: jax.Array, rates: Rates, site: Site) -> BlockDrops | FactorisedBlockDrops:
     """What one layer drops. Attention weights are drawn later, where they are used."""
     first, second, mlp_key = jax.random.split(key, 3)
 

@@ -1,13 +1,14 @@
 """The encoder, as in reference/encoder.py, with its layers scanned: one layer is compiled, however many there are.
 
 Numerics of the published mixed precision: the residual stream, layer norms and softmax in float32, the operands of the
-blocks' matmuls in `dtype`.
+blocks' matmuls in the kind's dtype.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,17 +22,33 @@ from vivit.reference.dropout import AttentionDrops, BlockDrops, FactorisedBlockD
 from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm, Mlp
 
 
+class Kind(NamedTuple):
+    """What one layer knows of its config, and the dtype of its matmuls' operands.
+
+    Models whose layers are of one kind, shape and number share one compiled encoder, whatever their pooling and head.
+    """
+
+    heads: int
+    gelu: str
+    epsilon: float
+    order: str
+    dtype: str
+
+
+def kind_of(config: Config, dtype: str) -> Kind:
+    """The kind of a config's layers, with "float32" or "bfloat16" operands."""
+    return Kind(config.heads, config.gelu, config.epsilon, config.order, dtype)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """How an encoder is run, as opposed to what it is.
 
-    dtype: of the operands of the blocks' matmuls, "float32" or "bfloat16".
     remat: recompute each layer's activations in the backward pass instead of storing them.
     unroll: compile every layer by itself instead of one for all.
     """
 
-    dtype: str = "float32"
-    rates: Rates = field(default_factory=Rates)
+    rates: Rates
     remat: bool = False
     unroll: bool = False
 
@@ -39,7 +56,7 @@ class Options:
 def encode(
     tokens: jax.Array,
     params: Encoder,
-    config: Config,
+    kind: Kind,
     positions: jax.Array | None,
     block: Callable[..., jax.Array],
     *,
@@ -52,37 +69,51 @@ def encode(
 ) -> jax.Array:
     """z⁰ = [z_class, x₁, …, x_n] + p;  zˡ⁺¹ = block(zˡ);  LN(zᴸ).
 
-    Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class token's first.
-    block: one layer, such as `joint_block`. sequences: how many leading axes tell sequences apart. key: None drops
-    nothing. Captures as the reference does. Returns float32[... n c], one token longer if there is a class token.
+    Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class
+    token's first. block: one layer, such as `joint_block`. sequences: how many leading axes tell sequences apart.
+    key: None drops nothing. Captures as the reference does. Returns float32[... n c], with the class token if any.
     """
+    capturing = capture is not None
+    tokens, stages = _encode(tokens, params, positions, mask, key, kind, block, sequences, options, capturing)
+    for stage, value in stages.items():
+        record(capture, f"{name}/{stage}", value)
+    return tokens
+
+
+@partial(jax.jit, static_argnames=("kind", "block", "sequences", "options", "capturing"))
+def _encode(tokens, params: Encoder, positions, mask, key, kind: Kind, block, sequences, options: Options, capturing):
+    stages = OrderedDict()  # a plain dict would leave jit and scan sorted by name
     if params.class_token is not None:
         *batch, _, c = tokens.shape
         class_token = aligned(params.class_token, tokens)
         tokens = jnp.concatenate([jnp.broadcast_to(class_token, (*batch, 1, c)), tokens], axis=-2)
     if positions is not None:
         tokens = tokens + aligned(positions, tokens)
-    site = Site(shape=tokens.shape, hidden=config.hidden, sequences=sequences, factorised=block is factorised_block)
+    count, _, hidden = params.blocks.mlp.hidden.kernel.shape
+    site = Site(shape=tokens.shape, hidden=hidden, sequences=sequences, factorised=block is factorised_block)
     layer_keys = None
     if key is not None:
-        token_key, layer_keys = dropout.encoder_keys(key, config.layers)
+        token_key, layer_keys = dropout.encoder_keys(key, count)
         tokens = drop(tokens, dropout.elements(token_key, options.rates, tokens.shape))
-    record(capture, f"{name}/tokens", tokens)
+    if capturing:
+        stages["tokens"] = tokens
 
     def step(tokens, layer):
         layer_params, layer_key, depth_rate = layer
         drops = None if layer_key is None else dropout.layer_drops(layer_key, depth_rate, options.rates, site)
-        stages = None if capture is None else OrderedDict()
-        return block(tokens, layer_params, drops, stages, config=config, dtype=options.dtype, mask=mask), stages
+        captured = OrderedDict() if capturing else None
+        return block(tokens, layer_params, drops, captured, kind=kind, mask=mask), captured
 
-    layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, config.layers))
-    tokens, stages = jax.lax.scan(jax.checkpoint(step) if options.remat else step, tokens, layers, unroll=options.unroll)
-    for index in range(config.layers):
-        for stage, values in (stages or {}).items():
-            record(capture, f"{name}/{index}/{stage}", values[index])
-    tokens = layer_norm(tokens, params.norm, config.epsilon)
-    record(capture, f"{name}/norm", tokens)
-    return tokens
+    layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count))
+    tokens, captured = jax.lax.scan(
+        jax.checkpoint(step) if options.remat else step, tokens, layers, unroll=options.unroll
+    )
+    if capturing:
+        stages.update((f"{i}/{stage}", values[i]) for i in range(count) for stage, values in (captured or {}).items())
+    tokens = layer_norm(tokens, params.norm, kind.epsilon)
+    if capturing:
+        stages["norm"] = tokens
+    return tokens, stages
 
 
 def block(
@@ -92,8 +123,7 @@ def block(
     capture: dict | None,
     *,
     core: Callable[..., jax.Array],
-    config: Config,
-    dtype: str,
+    kind: Kind,
     mask: jax.Array | None,
 ) -> jax.Array:
     """y = MSA(LN(z)) + z;  z' = MLP(LN(y)) + y, with the attention of `core` (models 1, 2 and 4).
@@ -102,9 +132,9 @@ def block(
     """
     drops = drops or BlockDrops()
     tokens = tokens + attention_branch(
-        tokens, params.attention_norm, params.attention, core, drops.attention, capture, config, dtype, mask
+        tokens, params.attention_norm, params.attention, core, drops.attention, capture, kind, mask
     )
-    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, config, dtype)
+    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, kind)
 
 
 joint_block = partial(block, core=attention.joint)
@@ -118,8 +148,7 @@ def factorised_block(
     drops: FactorisedBlockDrops | None,
     capture: dict | None,
     *,
-    config: Config,
-    dtype: str,
+    kind: Kind,
     mask: jax.Array | None,
 ) -> jax.Array:
     """y_t = MSA_t(LN(z)) + z;  y_s = MSA_s(LN(y_t)) + y_t, or space before time;  z' = MLP(LN(y_s)) + y_s (model 3).
@@ -130,11 +159,11 @@ def factorised_block(
     over_time = (params.time_norm, params.time_attention, attention.temporal, drops.time, "time_attention")
     over_space = (params.space_norm, params.space_attention, attention.spatial, drops.space, "space_attention")
     for norm, projections, core, dropped, name in (
-        (over_time, over_space) if config.order == "time_space" else (over_space, over_time)
+        (over_time, over_space) if kind.order == "time_space" else (over_space, over_time)
     ):
-        branch = attention_branch(tokens, norm, projections, core, dropped, capture, config, dtype, mask, name)
+        branch = attention_branch(tokens, norm, projections, core, dropped, capture, kind, mask, name)
         tokens = tokens + branch
-    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, config, dtype)
+    return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, kind)
 
 
 def attention_branch(
@@ -144,15 +173,14 @@ def attention_branch(
     core: Callable[..., jax.Array],
     drops: AttentionDrops,
     capture: dict | None,
-    config: Config,
-    dtype: str,
+    kind: Kind,
     mask: jax.Array | None,
     name: str = "attention",
 ) -> jax.Array:
     """MSA(LN(z)) = core(LN(z) W_qkv) W_O. tokens: float32[... n c]. Captures <name>. Returns float32[... n c]."""
-    qkv = dense(layer_norm(tokens, norm, config.epsilon), params.qkv, dtype).astype(dtype)
-    mixed = core(qkv, config.heads, mask=mask, dropout=drops.weights, capture=capture)
-    out = drop(dense(mixed, params.out, dtype), drops.out)
+    qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype).astype(kind.dtype)
+    mixed = core(qkv, kind.heads, mask=mask, dropout=drops.weights, capture=capture)
+    out = drop(dense(mixed, params.out, kind.dtype), drops.out)
     record(capture, name, out)
     return drop(out, drops.depth)
 
@@ -163,12 +191,11 @@ def mlp_residual(
     params: Mlp,
     drops: MlpDrops,
     capture: dict | None,
-    config: Config,
-    dtype: str,
+    kind: Kind,
 ) -> jax.Array:
     """MLP(LN(y)) + y. tokens: float32[... n c]. Captures "mlp" and "out". Returns float32[... n c]."""
-    normal = layer_norm(tokens, norm, config.epsilon)
-    branch = drop(mlp(normal, params, config.gelu, dtype, dropout=drops.hidden), drops.out)
+    normal = layer_norm(tokens, norm, kind.epsilon)
+    branch = drop(mlp(normal, params, kind.gelu, kind.dtype, dropout=drops.hidden), drops.out)
     record(capture, "mlp", branch)
     tokens = tokens + drop(branch, drops.depth)
     record(capture, "out", tokens)

@@ -12,8 +12,8 @@ from vivit.reference.params import Leaf, Params, convert, leaves, shapes
 def init(rng: jax.Array, config: Config) -> Params:
     """The parameters of a new model, all float32.
 
-    Attention and MLP kernels Xavier-uniform (query, key and value each by itself), the embedding LeCun-normal, positions
-    N(0, 0.02), MLP biases N(0, 1e-6), class token, head and other biases zero, layer norms one and zero.
+    Attention and MLP kernels Xavier-uniform (query, key and value each by itself), the embedding LeCun-normal,
+    positions N(0, 0.02), MLP biases N(0, 1e-6), class token, head and other biases zero, layer norms one and zero.
     Source: the published training code. rng: a random key; the same key and config give the same parameters.
     """
     tree = shapes(config)

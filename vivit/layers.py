@@ -6,6 +6,7 @@ the other form (bfloat16 out) is up to three times slower.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ def layer_norm(x: jax.Array, params: LayerNorm, epsilon: float) -> jax.Array:
 
 
 def dense(x: jax.Array, params: Dense, dtype: DTypeLike) -> jax.Array:
-    """x W + bias with both operands of the product in `dtype`. x: float[... c], kernel [c f]. Returns float32[... f]."""
+    """x W + bias, both operands of the product in `dtype`. x: float[... c], kernel [c f]. Returns float32[... f]."""
     out = jnp.einsum("...c,cf->...f", x.astype(dtype), params.kernel.astype(dtype), preferred_element_type=jnp.float32)
     return out + aligned(params.bias, out)
 
@@ -46,8 +47,9 @@ def drop(x: jax.Array, multiplier: jax.Array | None) -> jax.Array:
     return x if multiplier is None else x * multiplier
 
 
+@partial(jax.jit, static_argnames="pooling")
 def pool(tokens: jax.Array, pooling: str, mask: jax.Array | None = None) -> jax.Array:
-    """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True for tokens that count. Returns [... c]."""
+    """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True where one counts. Returns [... c]."""
     if pooling in ("token", "first"):
         return tokens[..., 0, :]
     if mask is None:

@@ -1,13 +1,12 @@
 """The four models of the paper, one function each, and `forward` from a video to logits; as in reference/models.py."""
 
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from vivit import encoder, tubelet
 from vivit.dropout import Rates
@@ -16,7 +15,7 @@ from vivit.layers import dense, pool
 from vivit.positions import table
 from vivit.reference.attention import record
 from vivit.reference.config import Config
-from vivit.reference.params import Params, check
+from vivit.reference.params import Dense, Params, check
 from vivit.reference.tubelet import check_frames_valid, check_video
 
 Grid = tuple[int, int, int]
@@ -31,8 +30,9 @@ class Clip(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """An encoder and the four kinds of layer that it can be made of."""
+    """How pixels become tokens, an encoder, and the four kinds of layer that it can be made of."""
 
+    embed: Callable[..., jax.Array]
     encode: Callable[..., jax.Array]
     joint: Callable[..., jax.Array]
     spatial: Callable[..., jax.Array]
@@ -57,7 +57,7 @@ def forward(
     unroll: bool = False,
     capture: dict | None = None,
 ) -> jax.Array:
-    """The logits of a batch of clips; compiled once for each shape and set of options.
+    """The logits of a batch of clips. Its parts are compiled once for each shape and kind; it can be jitted as a whole.
 
     Source: Arnab et al. 2021, section 3. video: [b frames height width colors], uint8 (scaled to −1…1), float32 or
     bfloat16 (already preprocessed). Returns float[b v], the heads' logits one after the other, in the video's dtype
@@ -73,43 +73,31 @@ def forward(
 
     Raises ValueError if params, video, frames_valid or an option do not fit.
     """
-    check(params, config)
-    video = _as_video(video)
-    grid = check_video(video.shape, video.dtype.name, config, resize=resize)
-    if frames_valid is not None:
-        frames_valid = _as_frames_valid(frames_valid, video.shape)
+    video, frames_valid, grid, dtype = checked(params, video, config, frames_valid, resize, dtype)
     rates = Rates(
         dropout=dropout,
         attention_dropout=attention_dropout,
         stochastic_depth=stochastic_depth,
         rescale_depth=rescale_depth,
     )
-    options = Options(dtype=_compute_dtype(dtype, video.dtype), rates=rates, remat=remat, unroll=unroll)
-    if rates == Rates(rescale_depth=rescale_depth):
-        rng = None
-    logits, stages = _compiled(params, video, frames_valid, rng, config, grid, options, capture is not None)
-    if capture is not None:
-        capture.update(stages)
-    return logits
+    options = Options(rates=rates, remat=remat, unroll=unroll)
+    keys: dict[str, jax.Array] = {}
+    if rng is not None and rates != Rates(rescale_depth=rescale_depth):
+        keys = dict(zip(("encoder", "temporal_encoder"), jax.random.split(rng), strict=True))
 
-
-@partial(jax.jit, static_argnames=("config", "grid", "options", "capturing"))
-def _compiled(params, video, frames_valid, rng, config: Config, grid: Grid, options: Options, capturing: bool):
-    capture = OrderedDict() if capturing else None  # a plain dict would leave jit sorted by name
-    keys = dict(zip(("encoder", "temporal_encoder"), jax.random.split(rng), strict=True)) if rng is not None else {}
-
-    def encode(*args, name: str = "encoder", **kwargs):
-        return encoder.encode(*args, **kwargs, options=options, key=keys.get(name), name=name)
+    def encode(tokens, params, config, *args, name: str = "encoder", **kwargs):
+        kind = encoder.kind_of(config, dtype)
+        return encoder.encode(tokens, params, kind, *args, **kwargs, options=options, key=keys.get(name), name=name)
 
     parts = Parts(
+        tubelet.embed,
         encode,
         encoder.joint_block,
         encoder.spatial_block,
         encoder.factorised_block,
         encoder.factorised_dot_product_block,
     )
-    logits = run(params, video, config, grid, parts, frames_valid=frames_valid, capture=capture)
-    return logits, capture
+    return run(params, video, config, grid, parts, frames_valid=frames_valid, capture=capture)
 
 
 def run(
@@ -128,16 +116,22 @@ def run(
     if counts is not None:
         starts = jnp.arange(grid[0], dtype=jnp.int32) * config.tubelet[0]
         valid = starts[jnp.newaxis] < counts[:, jnp.newaxis]
-    clip = Clip(tubelet.embed(pixels, params.embedding), valid, grid)
+    clip = Clip(parts.embed(pixels, params.embedding), valid, grid)
     record(capture, "tokens", clip.tokens)
     features = MODELS[config.model](params, clip, config, parts, capture)
     record(capture, "features", features)
-    if params.representation is not None:
-        features = jnp.tanh(dense(features, params.representation, jnp.float32))
-    record(capture, "prelogits", features)
-    logits = dense(features, params.head, jnp.float32)
+    prelogits, logits = _head(features, params.representation, params.head)
+    record(capture, "prelogits", prelogits)
     record(capture, "logits", logits)
     return logits.astype(video.dtype if video.dtype != jnp.uint8 else jnp.float32)
+
+
+@jax.jit
+def _head(features: jax.Array, representation: Dense | None, head: Dense) -> tuple[jax.Array, jax.Array]:
+    """(prelogits [b c] or [b r], logits [b v]), float32."""
+    if representation is not None:
+        features = jnp.tanh(dense(features, representation, jnp.float32))
+    return features, dense(features, head, jnp.float32)
 
 
 def spatio_temporal(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
@@ -198,7 +192,7 @@ def factorised_self_attention(
 
 
 def factorised_dot_product(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
-    """Model 4: in every layer half of the heads attends over time, half over space. Source: section 3.3. Returns [b c]."""
+    """Model 4: in every layer half the heads attend over time, half over space. Source: section 3.3. Returns [b c]."""
     return _factorised(parts.factorised_dot_product, params, clip, config, parts, capture)
 
 
@@ -234,15 +228,32 @@ def _with_class_token(mask: jax.Array, config: Config) -> jax.Array:
     return jnp.concatenate([jnp.ones((mask.shape[0], 1), bool), mask], axis=1)
 
 
+def checked(
+    params: Params, video: Any, config: Config, frames_valid: Any, resize: bool, dtype: Any
+) -> tuple[jax.Array, jax.Array | None, Grid, str]:
+    """What `forward` was given, as arrays that fit: (video, frames_valid, token grid, dtype of the blocks' matmuls).
+
+    Raises ValueError, naming the value and what was required, for whatever does not fit.
+    """
+    check(params, config)
+    video = _as_video(video)
+    grid = check_video(video.shape, video.dtype.name, config, resize=resize)
+    if frames_valid is not None:
+        frames_valid = _as_frames_valid(frames_valid, video.shape)
+    return video, frames_valid, grid, _compute_dtype(dtype, video.dtype)
+
+
 def _as_video(video: Any) -> jax.Array:
-    name = np.dtype(getattr(video, "dtype", np.asarray(video).dtype)).name
+    if not hasattr(video, "dtype"):
+        raise ValueError(f"video is a {type(video).__name__}: it must be an array [b frames height width colors]")
+    name = np.dtype(video.dtype).name
     if name not in ("uint8", "float32", "bfloat16"):
         raise ValueError(f"video has dtype {name}: it must be uint8 (0 to 255), float32 or bfloat16")
     return jnp.asarray(video)
 
 
 def _as_frames_valid(frames_valid: Any, shape: tuple[int, ...]) -> jax.Array:
-    if isinstance(frames_valid, jax.core.Tracer):
+    if isinstance(frames_valid, Tracer):
         if frames_valid.shape != shape[:1] or not jnp.issubdtype(frames_valid.dtype, jnp.integer):
             raise ValueError(f"frames_valid is {frames_valid.aval}: it must be int[b] with b = {shape[0]}")
         return frames_valid

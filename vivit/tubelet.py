@@ -20,7 +20,7 @@ def take_frames(
     """The frames that are looked at: all, or n sampled uniformly from each example's first frames_valid frames.
 
     video: [b frames height width colors]. frames_valid: int[b]; what stands behind is never read, its places repeat the
-    last frame taken. Returns (video with n or all frames, int32[b] how many are not repeats, None without frames_valid).
+    last frame taken. Returns (video with n or all frames, int32[b] how many are not repeats or None).
     """
     frames = video.shape[1]
     slots = frames if sampled_frames is None else min(sampled_frames, frames)
@@ -54,6 +54,7 @@ def patches(video: jax.Array, tubelet: tuple[int, int, int]) -> jax.Array:
     return cut.reshape(b, t, rows * columns, time_size * height_size * width_size * colors)
 
 
+@jax.jit
 def embed(video: jax.Array, params: Dense) -> jax.Array:
     """Tubelet embedding as patches times one matrix, in float32.
 
