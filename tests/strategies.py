@@ -1,0 +1,78 @@
+"""What the property tests draw: shapes from short lists (each new shape compiles), values from a seed."""
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from vivit.audit import random_params, rounded
+from vivit.reference.config import Config
+
+MODELS = ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
+CORES = ("joint", "spatial", "temporal", "factorised_dot_product")
+DTYPES = ("float32", "bfloat16")
+
+# every axis its own size: frames 6 = 3·2, height 15 = 5·3, width 14 = 2·7
+SMALL = Config(
+    model="spatio_temporal",
+    frames=6,
+    height=15,
+    width=14,
+    tubelet=(2, 3, 7),
+    channels=30,
+    heads=2,
+    hidden=17,
+    layers=3,
+    temporal_layers=2,
+    temporal_heads=3,
+    temporal_hidden=19,
+    classes=(11, 13),
+)
+
+seeds = st.integers(0, 2**32 - 1)
+dtypes = st.sampled_from(DTYPES)
+attention_shapes = st.sampled_from(  # b t s heads d
+    [(2, 3, 5, 4, 7), (1, 1, 7, 2, 3), (3, 5, 1, 2, 8), (1, 1, 1, 2, 5), (2, 4, 17, 6, 1), (1, 13, 3, 2, 16)]
+)
+
+
+def small(model: str, **fields) -> Config:
+    """SMALL as one of the four models, mean-pooled where there is no class token."""
+    blocks = model in ("factorised_self_attention", "factorised_dot_product")
+    return replace(SMALL, model=model, **{"pooling": "mean"} if blocks else {}, **fields)
+
+
+@st.composite
+def configs(draw) -> Config:
+    """Small configs of all models, embeddings, poolings, positions, orders and heads."""
+    model = draw(st.sampled_from(MODELS))
+    blocks = model in ("factorised_self_attention", "factorised_dot_product")
+    config = replace(
+        SMALL,
+        model=model,
+        pooling=draw(st.sampled_from(("mean", "max", "sum") if blocks else ("token", "first", "mean", "max", "sum"))),
+        positions=draw(st.sampled_from(("learned", "sinusoidal_1d", "sinusoidal_3d", "none"))),
+        order=draw(st.sampled_from(("time_space", "space_time"))),
+        gelu=draw(st.sampled_from(("tanh", "erf"))),
+        epsilon=draw(st.sampled_from((1e-6, 1e-12))),
+        temporal_layers=draw(st.sampled_from((0, 2))),
+        representation=draw(st.sampled_from((None, 23))),
+    )
+    if draw(st.booleans()):
+        config = replace(config, tubelet=(1, 3, 7), sampled_frames=draw(st.sampled_from((1, 4, 6))))
+    return config
+
+
+def video(config: Config, seed: int, batch: int = 2) -> np.ndarray:
+    """Random pixels in −1…1, float32 that bfloat16 holds exactly: [batch frames height width 3]."""
+    shape = (batch, config.frames, config.height, config.width, 3)
+    return rounded(np.random.default_rng(seed).uniform(-1, 1, shape))
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    """Standard normal values, float32 that bfloat16 holds exactly."""
+    return rounded(np.random.default_rng(seed).standard_normal(shape))
+
+
+__all__ = ["CORES", "DTYPES", "MODELS", "SMALL", "attention_shapes", "configs", "dtypes", "normal", "random_params"]
+__all__ += ["rounded", "seeds", "small", "video"]

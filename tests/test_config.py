@@ -1,0 +1,138 @@
+"""What a Config accepts and refuses, the named variants, and the shapes, counts and costs derived from it."""
+
+from dataclasses import FrozenInstanceError, replace
+
+import numpy as np
+import pytest
+from strategies import SMALL, random_params, small
+
+from vivit.reference.config import NAMES, Config, named
+from vivit.reference.costs import multiply_adds
+from vivit.reference.params import check, layer, leaves, parameters, shapes
+
+PAPER = {  # Arnab et al. 2021, table 3, parameters exact, multiply-adds in 10⁹
+    "vivit-b/16x2": (88_954_000, 455.2),
+    "vivit-b/16x2-fe": (115_062_928, 284.4),
+    "vivit-b/16x2-fsa": (117_319_312, 372.3),
+    "vivit-b/16x2-fdp": (88_952_464, 277.1),
+    "vivit-b/16x2-fe-average": (86_696_080, 283.9),
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_parameters_are_met_exactly_and_its_multiply_adds_within_one_percent(name):
+    config = named(name)
+    assert parameters(config) == PAPER[name][0]
+    assert abs(multiply_adds(config) / 1e9 / PAPER[name][1] - 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"frames": 7}, "frames is 7: it must be a positive multiple of the tubelet's 2"),
+        ({"height": 16}, "height is 16: it must be a positive multiple of the tubelet's 3"),
+        ({"width": 15}, "width is 15: it must be a positive multiple of the tubelet's 7"),
+        ({"heads": 4}, "heads is 4: it must divide channels, 30"),
+        ({"temporal_heads": 4}, "temporal_heads is 4: it must divide channels, 30"),
+        ({"channels": 0}, "channels has 0: it must be a positive integer"),
+        ({"layers": 2.0}, "layers has 2.0: it must be a positive integer"),
+        ({"layers": True}, "layers has True: it must be a positive integer"),
+        ({"temporal_layers": -1}, "temporal_layers is -1: it must be an integer, 0 or more"),
+        ({"tubelet": (2, 3)}, r"tubelet is \(2, 3\): it must be three sizes"),
+        ({"tubelet": 2}, "tubelet is 2: it must be a tuple of positive integers"),
+        ({"classes": ()}, r"classes is \(\): it must have at least one head"),
+        ({"classes": (5, 0)}, "classes has 0: it must be a positive integer"),
+        ({"classes": 5}, "classes is 5: it must be a tuple of positive integers"),
+        ({"sampled_frames": 3}, "tubelet.0. is 2: it must be 1 when frames are sampled"),
+        ({"sampled_frames": 9, "tubelet": (1, 3, 7)}, "sampled_frames is 9: it must be at most frames, 6"),
+        ({"epsilon": 0.0}, "epsilon is 0.0: it must be a number between 0 and 1"),
+        ({"model": "vit"}, "model is 'vit': it must be one of spatio_temporal, factorised_encoder"),
+        ({"pooling": "avg"}, "pooling is 'avg': it must be one of token, first, mean, max, sum"),
+        ({"positions": "rotary"}, "positions is 'rotary': it must be one of learned, sinusoidal_1d"),
+        ({"order": "space"}, "order is 'space': it must be one of time_space, space_time"),
+        ({"gelu": "fast"}, "gelu is 'fast': it must be one of tanh, erf"),
+        ({"positions": "sinusoidal_1d", "channels": 15, "heads": 3}, "channels is 15: sinusoidal_1d positions need"),
+        ({"positions": "sinusoidal_3d", "channels": 32}, "channels is 32: sinusoidal_3d positions need"),
+        ({"model": "factorised_dot_product", "pooling": "mean", "heads": 3}, "heads is 3: .* needs an even number"),
+        ({"model": "factorised_dot_product"}, "pooling is 'token': factorised_dot_product has no class token"),
+        ({"model": "factorised_self_attention", "pooling": "first"}, "pooling is 'first': .* must be one of mean"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line_when_the_config_is_made(fields, message):
+    if fields.get("channels") == 32:
+        fields["temporal_heads"] = None
+    with pytest.raises(ValueError, match=message) as error:
+        replace(SMALL, **fields)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_is_frozen_hashable_and_turns_lists_into_tuples():
+    config = replace(SMALL, tubelet=[2, 3, 7], classes=[97, 300])
+    assert config.tubelet == (2, 3, 7)
+    assert config.classes == (97, 300)
+    assert hash(config) == hash(replace(SMALL, classes=(97, 300)))
+    with pytest.raises(FrozenInstanceError):
+        config.frames = 8
+
+
+def test_named_variants_have_the_papers_sizes():
+    assert [(named(f"vivit-{s}/16x2").layers, named(f"vivit-{s}/16x2").channels) for s in "blh"] == [
+        (12, 768),
+        (24, 1024),
+        (32, 1280),
+    ]
+    assert named("vivit-l/16x2-fe").temporal_layers == 4
+    assert named("ViViT-B/16x2") == Config(model="spatio_temporal")
+    assert named("vivit-b/32x4").tubelet == (4, 32, 32)
+    assert all(isinstance(named(name), Config) for name in NAMES)
+
+
+@pytest.mark.parametrize("name", ["vivit-b", "vivit-x/16x2", "vivit-b/16x2-abc", "", "vit-b/16x2", 3])
+def test_an_unknown_variant_is_refused_with_the_known_ones(name):
+    with pytest.raises(ValueError, match="no variant is named .*: it must be one of vivit-b/16x2, "):
+        named(name)
+
+
+def test_a_named_variant_whose_patches_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="height is 224: it must be a positive multiple of the tubelet's 15"):
+        named("vivit-b/15x2")
+
+
+def test_params_that_do_not_fit_are_refused_with_every_leaf_named():
+    config = small("factorised_encoder")
+    params = random_params(config)
+    check(params, config)
+    wrong = params._replace(
+        temporal_encoder=None, head=params.head._replace(bias=np.zeros(3)), representation=params.head
+    )
+    with pytest.raises(ValueError, match="params do not fit the config: ") as error:
+        check(wrong, config)
+    for fault in (
+        "head/bias has shape (3,), it must be (24,)",
+        "temporal_encoder/blocks/mlp/out/kernel is missing",
+        "representation/kernel is not of this config",
+    ):
+        assert fault in str(error.value)
+
+
+def test_every_leaf_has_a_name_for_every_axis():
+    for model in ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"):
+        for path, leaf in leaves(shapes(small(model, representation=23))):
+            assert len(leaf.axes) == len(leaf.shape), path
+
+
+def test_layer_takes_one_layer_of_a_stack_and_keeps_absent_parts():
+    blocks = random_params(SMALL).encoder.blocks
+    assert np.array_equal(layer(blocks, 1).mlp.out.kernel, blocks.mlp.out.kernel[1])
+    assert layer(None, 1) is None
+    assert layer((blocks.mlp.out.bias, None), 2)[1] is None
+
+
+def test_multiply_adds_of_a_model_counted_by_hand():
+    # 1 frame of 4x4 in 2x2 patches: 4 tokens of 2 channels, 1 layer, hidden 3, 5 classes, mean
+    config = Config(
+        model="spatio_temporal", frames=1, height=4, width=4, tubelet=(1, 2, 2), channels=2, heads=1, hidden=3,
+        layers=1, classes=(5,), pooling="mean",
+    )  # fmt: skip
+    embedding, projections, attention, mlp, head = 4 * 12 * 2, 4 * (4 * 2 * 2), 2 * 4 * 4 * 2, 4 * 2 * 2 * 3, 2 * 5
+    assert multiply_adds(config) == embedding + projections + attention + mlp + head
