@@ -1,4 +1,4 @@
-"""The strictest settings: no silent promotion of dtypes or ranks, the CPU, and the same hypothesis examples every run."""
+"""The strictest settings: no silent promotion of dtypes or ranks, the CPU, the same examples every run."""
 
 import os
 

@@ -32,7 +32,7 @@ SMALL = Config(
 seeds = st.integers(0, 2**32 - 1)
 dtypes = st.sampled_from(DTYPES)
 attention_shapes = st.sampled_from(  # b t s heads d
-    [(2, 3, 5, 4, 7), (1, 1, 7, 2, 3), (3, 5, 1, 2, 8), (1, 1, 1, 2, 5), (2, 4, 17, 6, 1), (1, 13, 3, 2, 16)]
+    [(2, 3, 5, 4, 7), (3, 1, 13, 2, 1), (1, 1, 1, 2, 5)]
 )
 
 

@@ -61,7 +61,9 @@ def test_the_oracle_has_the_published_gradients(name):
     fixture = published(name)
     video, label = fixture.arrays["input"], np.float64(fixture.arrays["label"])
     gradients = dict(leaves(fixture.tree("grads")))
-    assert_same(cross_entropy(models.forward(fixture.params, video, fixture.config), label), fixture.arrays["loss"], 1e-6)
+    assert_same(
+        cross_entropy(models.forward(fixture.params, video, fixture.config), label), fixture.arrays["loss"], 1e-6
+    )
     generator = np.random.default_rng(0)
     step = 1e-5
     for path, leaf in leaves(fixture.params):

@@ -33,7 +33,9 @@ def test_gelu_forms_differ_by_less_than_a_thousandth_and_more_than_nothing():
 
 
 def test_mlp_of_one_hidden_unit():
-    params = Mlp(Dense(np.array([[2.0], [1.0]]), np.array([-1.0])), Dense(np.array([[3.0, -1.0]]), np.array([0.5, 0.0])))
+    params = Mlp(
+        Dense(np.array([[2.0], [1.0]]), np.array([-1.0])), Dense(np.array([[3.0, -1.0]]), np.array([0.5, 0.0]))
+    )
     hidden = 0.841344746068543  # gelu(2·1 + 1·0 − 1) = gelu(1)
     assert_same(mlp(np.array([[1.0, 0.0]]), params, "erf"), [[3 * hidden + 0.5, -hidden]])
     dropped = mlp(np.array([[1.0, 0.0]]), params, "erf", dropout=np.array([[2.0]]))

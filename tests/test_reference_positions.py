@@ -74,9 +74,7 @@ def test_interpolation_rows_sum_to_one_and_equal_sizes_change_nothing(size, targ
     assert np.array_equal(interpolation(size, size), np.eye(size))
 
 
-@given(
-    grid=st.tuples(*[st.integers(1, 7)] * 3), target=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 2**31)
-)
+@given(grid=st.tuples(*[st.integers(1, 7)] * 3), target=st.tuples(*[st.integers(1, 9)] * 3), seed=st.integers(0, 2**31))
 def test_resizing_equals_jax_image_resize_for_any_rectangle(grid, target, seed):
     values = normal(seed, *grid, 2)
     expected = jax.image.resize(jnp.asarray(values), (*target, 2), "linear", antialias=False)

@@ -32,10 +32,12 @@ class Comparison(NamedTuple):
         )
 
 
-def compare(actual: Any, plain: Any, expected: np.ndarray) -> Comparison:
+def compare(actual: Any, plain: Any, expected: np.ndarray, *, condition: float = 1.0) -> Comparison:
     """Compares `actual` with the float64 `expected`, allowing for the error of `plain`; all three of one shape.
 
-    A NaN or an infinity in `actual` that `expected` lacks never passes. Raises ValueError if the shapes differ.
+    condition: how much one relative rounding grows on its way to the result: 1, or for a softmax of large scores the
+    largest score. A NaN or an infinity in `actual` that `expected` lacks never passes. Raises ValueError if the shapes
+    differ.
     """
     actual, plain = (np.asarray(values).astype(np.float64) for values in (actual, plain))
     if not actual.shape == plain.shape == expected.shape:
@@ -44,7 +46,7 @@ def compare(actual: Any, plain: Any, expected: np.ndarray) -> Comparison:
     worst = np.unravel_index(np.argmax(difference), difference.shape)  # argmax takes a NaN for the largest
     return Comparison(
         float(difference[worst]),
-        2 * float(np.abs(plain - expected).max()) + floor(expected),
+        2 * float(np.abs(plain - expected).max()) + condition * floor(expected),
         tuple(int(index) for index in worst),
         float(actual[worst]),
         float(expected[worst]),

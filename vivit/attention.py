@@ -2,13 +2,16 @@
 
 All four become one shape of work: rows of [q d] against [k d], a row for each head of each sequence. Rows go through
 the matrix unit in groups whose scores stay small: 12 heads of 3137² scores at once would be 472 MB a layer, and on the
-CPU one head at a time is also two to three times faster. A group is recomputed in the backward pass, never stored.
-Softmax is in float32, and its division comes after the second product, on [q d] instead of [q k].
+CPU one head at a time is also two to three times faster.
+
+Softmax is in float32. Its division comes after the second product, on [q d] instead of [q k]; the backward pass divides
+first, as reference/gradients.py does, since there the other order would subtract large numbers that nearly cancel. It
+computes the weights again: none are ever stored.
 """
 
 import math
+from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +22,21 @@ GROUP_SCORES = 2**23  # scores of one group of rows: 32 MiB in float32, about a 
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
-class Dropout(NamedTuple):
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dropout:
     """Attention dropout that is drawn where it is used, row by row, and drawn again in the backward pass."""
 
     key: jax.Array  # a random key
-    rate: float
+    rate: float = field(metadata={"static": True})
 
     def row_keys(self, rows: int) -> jax.Array:
         return jax.random.split(self.key, rows)
 
-    def multiplier(self, row_key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        return keep_multiplier(row_key, self.rate, shape)
-
     def all_multipliers(self, shape: tuple[int, ...]) -> jax.Array:
         """What the rows of weights of this shape are multiplied by, at once: float32[... q k]."""
         keys = self.row_keys(math.prod(shape[:-2]))
-        return jax.vmap(lambda key: self.multiplier(key, shape[-2:]))(keys).reshape(shape)
+        return jax.vmap(lambda key: keep_multiplier(key, self.rate, shape[-2:]))(keys).reshape(shape)
 
 
 def keep_multiplier(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
@@ -155,49 +157,88 @@ def attend(
     *batch, q, d = query.shape
     k = key.shape[-2]
     rows = math.prod(batch)
-    multipliers = None if dropout is None or isinstance(dropout, Dropout) else dropout.reshape(rows, q, k)
-    row_keys = dropout.row_keys(rows) if isinstance(dropout, Dropout) else None
-
-    def one_row(query, key, value, mask, multiplier, row_key):
-        if isinstance(dropout, Dropout):
-            multiplier = dropout.multiplier(row_key, (q, k))
-        return _row(query, key, value, mask, multiplier, keep_weights=capture is not None)
-
+    drawn = isinstance(dropout, Dropout)
     inputs = (
         query.reshape(rows, q, d),
         key.reshape(rows, k, d),
         value.reshape(rows, k, d),
         None if mask is None else mask.reshape(rows, k),
-        multipliers,
-        row_keys,
+        None if drawn or dropout is None else dropout.reshape(rows, q, k),
+        dropout.row_keys(rows) if drawn else None,
     )
+    one_row = partial(_row, dropout.rate if drawn else 0.0, capture is not None)
     group = max(1, GROUP_SCORES // (q * k))
     if rows <= group:
         out, weights = jax.vmap(one_row)(*inputs)
     else:
-        step = jax.checkpoint(lambda row: one_row(*row))
-        out, weights = jax.lax.map(step, inputs, batch_size=group if group > 1 else None)
+        out, weights = jax.lax.map(lambda row: one_row(*row), inputs, batch_size=group if group > 1 else None)
     if weights is not None:
         record(capture, name, weights.reshape(*batch, q, k))
     return out.reshape(*batch, q, d)
 
 
-def _row(query, key, value, mask, multiplier, *, keep_weights: bool) -> tuple[jax.Array, jax.Array | None]:
-    """One head of one sequence: ([q d], weights [q k] or None)."""
-    product = partial(jnp.einsum, preferred_element_type=jnp.float32)
-    scores = product("qd,kd->qk", query, key) * (1.0 / math.sqrt(query.shape[-1]))
-    if mask is not None:
-        mask = jnp.broadcast_to(mask[jnp.newaxis], scores.shape)
-        scores = jnp.where(mask, scores, _MASKED)
-    exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    if mask is not None:
-        exponentials = jnp.where(mask, exponentials, 0.0)
-    total = exponentials.sum(axis=-1, keepdims=True)
-    if mask is not None:
-        total = jnp.where(total == 0.0, 1.0, total)  # a row that sees nothing
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _row(rate: float, keep_weights: bool, query, key, value, mask, multiplier, row_key):
+    """One head of one sequence: (out [q d], weights [q k] or None).
+
+    query: [q d]. key, value: [k d]. mask: bool[k] or None. multiplier: float32[q k], or drawn from row_key, or None.
+    """
+    exponentials, total = _exponentials(query, key, mask)
+    multiplier = _multiplier(rate, multiplier, row_key, exponentials.shape)
     kept = exponentials if multiplier is None else exponentials * multiplier
-    out = product("qk,kd->qd", kept.astype(value.dtype), value) / total
+    out = _product("qk,kd->qd", kept.astype(value.dtype), value) / total
     return out.astype(value.dtype), exponentials / total if keep_weights else None
+
+
+def _row_forward(rate, keep_weights, *inputs):
+    return _row(rate, keep_weights, *inputs), inputs
+
+
+def _row_backward(rate, keep_weights, inputs, cotangents):
+    """As reference/gradients.py, attend_vjp; the captured weights may have a cotangent too."""
+    query, key, value, mask, multiplier, row_key = inputs
+    out_cotangent, weights_cotangent = cotangents
+    scale = 1.0 / math.sqrt(query.shape[-1])
+    exponentials, total = _exponentials(query, key, mask)
+    weights = exponentials / total
+    multiplier = _multiplier(rate, multiplier, row_key, weights.shape)
+    kept, through = weights, _product("qd,kd->qk", out_cotangent, value)
+    if multiplier is not None:
+        kept, through = weights * multiplier, through * multiplier
+    if keep_weights:
+        through = through + weights_cotangent
+    scores_cotangent = weights * (through - (through * weights).sum(axis=-1, keepdims=True))
+    scores_cotangent = (scores_cotangent * scale).astype(query.dtype)
+    return (
+        _product("qk,kd->qd", scores_cotangent, key).astype(query.dtype),
+        _product("qk,qd->kd", scores_cotangent, query).astype(key.dtype),
+        _product("qk,qd->kd", kept.astype(value.dtype), out_cotangent).astype(value.dtype),
+        None,
+        None,
+        None,
+    )
+
+
+_row.defvjp(_row_forward, _row_backward)
+
+_product = partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+def _exponentials(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """exp(scores − largest) float32[q k], and the sum of each row [q 1] (1 where a row sees nothing)."""
+    scores = _product("qd,kd->qk", query, key) * (1.0 / math.sqrt(query.shape[-1]))
+    if mask is None:
+        exponentials = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
+        return exponentials, exponentials.sum(axis=-1, keepdims=True)
+    mask = jnp.broadcast_to(mask[jnp.newaxis], scores.shape)
+    scores = jnp.where(mask, scores, _MASKED)
+    exponentials = jnp.where(mask, jnp.exp(scores - scores.max(axis=-1, keepdims=True)), 0.0)
+    total = exponentials.sum(axis=-1, keepdims=True)
+    return exponentials, jnp.where(total == 0.0, 1.0, total)
+
+
+def _multiplier(rate: float, multiplier: jax.Array | None, row_key: jax.Array | None, shape: tuple[int, ...]):
+    return multiplier if row_key is None else keep_multiplier(row_key, rate, shape)
 
 
 def split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:

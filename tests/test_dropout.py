@@ -1,0 +1,101 @@
+"""What production drops: the same as the reference when given the same multipliers, with the promised statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from accuracy import assert_as_accurate
+from strategies import MODELS, random_params, small, video
+
+import vivit
+from vivit import plain
+from vivit.dropout import Rates, draw
+from vivit.reference import models as reference
+from vivit.reference.params import convert
+
+RATES = {"dropout": 0.2, "attention_dropout": 0.3, "stochastic_depth": 0.5}
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_production_drops_what_the_reference_drops_with_the_same_multipliers(model, rescale):
+    config = small(model, layers=3)
+    params, clips = random_params(config), video(config, 0, batch=3)
+    rng = jax.random.key(7)
+    drops = draw(rng, config, Rates(**RATES, rescale_depth=rescale), 3)
+    on_device = convert(params, jnp.asarray)
+    logits = vivit.forward(on_device, clips, config, rng=rng, **RATES, rescale_depth=rescale)
+    yardstick = plain.forward(on_device, clips, config, drops=drops)
+    expected = reference.forward(params, clips, config, drops=jax.tree.map(np.float64, drops))
+    assert_as_accurate(logits, yardstick, expected)
+    assert np.abs(logits - vivit.forward(on_device, clips, config)).max() > 0.1
+
+
+def test_without_a_key_or_without_rates_nothing_is_dropped():
+    config = small("factorised_encoder")
+    params, clips = convert(random_params(config), jnp.asarray), video(config, 1)
+    expected = vivit.forward(params, clips, config)
+    assert np.array_equal(vivit.forward(params, clips, config, **RATES), expected)
+    assert np.array_equal(vivit.forward(params, clips, config, rng=jax.random.key(0)), expected)
+
+
+def test_the_same_key_drops_the_same_and_another_key_something_else():
+    config = small("factorised_self_attention")
+    params, clips = convert(random_params(config), jnp.asarray), video(config, 2)
+    first, again, other = (vivit.forward(params, clips, config, rng=jax.random.key(k), **RATES) for k in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_stochastic_depth_grows_linearly_and_is_independent_for_every_example_branch_and_frame(model):
+    config = small(model, layers=5)
+    drops = draw(jax.random.key(5), config, Rates(stochastic_depth=0.8), 4000).encoder.blocks
+    depths = [np.asarray(branch.depth) for branch in drops]
+    sequences = (4000, 3) if model == "factorised_encoder" else (4000,)  # frames are sequences there
+    for depth in depths:
+        assert depth.shape[: 1 + len(sequences)] == (5, *sequences)
+        assert set(depth[:, 0].ravel()) | set(depth[4].ravel()) == {0.0, 1.0}  # the published form: not rescaled
+        kept = depth.reshape(5, -1).mean(axis=1)
+        np.testing.assert_allclose(kept, 1 - 0.8 * np.arange(5) / 4, atol=0.03)
+    pairs = [(depths[0][2].ravel(), depths[1][2].ravel())]  # two branches of a layer
+    pairs += [(depths[0][2].ravel(), depths[0][3].ravel())]  # two layers
+    pairs += [(depths[0][2, ::2].ravel(), depths[0][2, 1::2].ravel())]  # two examples
+    if model == "factorised_encoder":
+        pairs += [(depths[0][2, :, 0].ravel(), depths[0][2, :, 1].ravel())]  # two frames
+    for one, other in pairs:
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
+
+
+def test_rescaled_stochastic_depth_keeps_the_mean():
+    config = small("spatio_temporal", layers=3)
+    depth = draw(jax.random.key(6), config, Rates(stochastic_depth=0.5, rescale_depth=True), 4000).encoder.blocks
+    np.testing.assert_allclose(np.asarray(depth.mlp.depth).reshape(3, -1).mean(axis=1), 1, atol=0.06)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_dropout_is_independent_for_every_frame_example_and_layer(model):
+    config = small(model, layers=2)
+    drops = draw(jax.random.key(8), config, Rates(dropout=0.5, attention_dropout=0.5), 32).encoder
+    masks = [drops.tokens, drops.blocks.mlp.hidden, drops.blocks.mlp.out]
+    for mask in map(np.asarray, masks):
+        np.testing.assert_allclose((mask > 0).mean(), 0.5, atol=0.02)
+        assert set(np.unique(mask)) == {0.0, 2.0}
+    hidden = np.asarray(masks[1])
+    assert abs(np.corrcoef(hidden[0].ravel(), hidden[1].ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(hidden[0, ::2].ravel(), hidden[0, 1::2].ravel())[0, 1]) < 0.02
+    if hidden.ndim == 5:  # [l b t s f]
+        assert abs(np.corrcoef(hidden[0, :, 0].ravel(), hidden[0, :, 1].ravel())[0, 1]) < 0.03
+
+
+def test_gradients_flow_through_what_is_kept():
+    config = small("factorised_dot_product", layers=2)
+    params, clips = convert(random_params(config), jnp.asarray), video(config, 9)
+
+    def loss(params, remat):
+        return jnp.square(vivit.forward(params, clips, config, rng=jax.random.key(1), remat=remat, **RATES)).sum()
+
+    gradients = [jax.grad(loss)(params, remat) for remat in (False, True)]
+    for stored, recomputed in zip(*map(jax.tree.leaves, gradients), strict=True):
+        np.testing.assert_allclose(stored, recomputed, rtol=1e-4, atol=1e-4 * np.abs(stored).max())
+        assert np.abs(stored).max() > 0

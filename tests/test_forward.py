@@ -1,0 +1,218 @@
+"""Production's models against the oracle: values, every stage and gradients, both dtypes, padding, sizes, options."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from accuracy import assert_as_accurate
+from hypothesis import given, settings
+from strategies import DTYPES, MODELS, SMALL, configs, random_params, seeds, small, video
+from trees import replaced
+
+import vivit
+from vivit import plain
+from vivit.reference import models as reference
+from vivit.reference.params import convert, leaves
+
+
+def on_device(params):
+    return convert(params, jnp.asarray)
+
+
+@settings(max_examples=40)
+@given(config=configs(), seed=seeds)
+def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(config, seed):
+    params, clips = random_params(config, seed), video(config, seed)
+    expected = {}
+    reference.forward(params, clips, config, capture=expected)
+    params = on_device(params)
+    for dtype in DTYPES:
+        actual, yardstick = {}, {}
+        logits = vivit.forward(params, clips, config, dtype=dtype, capture=actual)
+        plain.forward(params, clips, config, dtype=dtype, capture=yardstick)
+        assert list(actual) == list(yardstick) == list(expected)
+        for stage, values in expected.items():
+            assert_as_accurate(actual[stage], yardstick[stage], values, f"{stage}, {dtype}")
+        assert logits.dtype == jnp.float32
+        assert np.array_equal(logits, actual["logits"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
+    config = small(model, layers=2, representation=23, pooling="mean")
+    params, clips = random_params(config), video(config, 1)
+    cotangent = np.random.default_rng(2).standard_normal((2, 24)).astype(np.float32)
+
+    def gradient(forward):
+        def inner(params):
+            return (forward(params, clips, config, dtype=dtype) * cotangent).sum()
+
+        return dict(leaves(jax.jit(jax.grad(inner))(on_device(params))))
+
+    ours, yardstick = gradient(vivit.forward), gradient(plain.forward)
+    generator = np.random.default_rng(3)
+    step = 1e-5
+    slopes, actual, plain_slopes = [], [], []
+    for path, leaf in leaves(convert(params, np.float64)):
+        for direction in generator.standard_normal((3, *leaf.shape)) / np.sqrt(leaf.size):
+            ends = [
+                (reference.forward(replaced(params, path, leaf + size * direction), clips, config) * cotangent).sum()
+                for size in (step, -step)
+            ]
+            slopes.append((ends[0] - ends[1]) / (2 * step))
+            actual.append((np.float64(ours[path]) * direction).sum())
+            plain_slopes.append((np.float64(yardstick[path]) * direction).sum())
+    assert_as_accurate(np.array(actual), np.array(plain_slopes), np.array(slopes))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_padded_clips_are_as_accurate_and_padding_is_never_read(model, sampled):
+    config = small(model, **({"tubelet": (1, 3, 7), "sampled_frames": 4} if sampled else {}))
+    params, clips = random_params(config), video(config, 4, batch=3)
+    valid = np.array([3, 1, 6])
+    arguments = (on_device(params), clips, config)
+    logits = vivit.forward(*arguments, frames_valid=valid)
+    yardstick = plain.forward(*arguments, frames_valid=valid)
+    expected = reference.forward(params, clips, config, frames_valid=valid)
+    assert_as_accurate(logits, yardstick, expected)
+    for example, count in enumerate(valid):
+        clips[example, count:] = np.nan
+    assert np.array_equal(vivit.forward(on_device(params), clips, config, frames_valid=valid), logits)
+    jitted = jax.jit(lambda params, clips, valid: vivit.forward(params, clips, config, frames_valid=valid))
+    np.testing.assert_allclose(jitted(on_device(params), clips, valid), logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("size", [(4, 9, 21), (10, 15, 14)])
+def test_other_lengths_and_resolutions_are_as_accurate_when_positions_are_resized(model, size):
+    config = small(model)
+    params = random_params(config)
+    clips = video(replace(config, frames=size[0], height=size[1], width=size[2]), 5, batch=3)
+    logits = vivit.forward(on_device(params), clips, config, resize=True)
+    yardstick = plain.forward(on_device(params), clips, config, resize=True)
+    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config, resize=True))
+
+
+def test_uint8_video_is_scaled_and_bfloat16_video_gives_bfloat16_logits():
+    config = small("factorised_encoder")
+    params = random_params(config)
+    clips = np.random.default_rng(6).integers(0, 256, (2, 6, 15, 14, 3), np.uint8)
+    logits = vivit.forward(on_device(params), clips, config)
+    assert logits.dtype == jnp.float32
+    yardstick = plain.forward(on_device(params), clips, config)
+    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config))
+    half = vivit.forward(on_device(params), jnp.asarray(video(config, 7), jnp.bfloat16), config)
+    assert half.dtype == jnp.bfloat16
+    mixed = vivit.forward(on_device(params), video(config, 7), config, dtype="bfloat16")
+    assert np.array_equal(half, mixed.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("options", [{"remat": True}, {"unroll": True}])
+def test_rematerialisation_and_unrolling_change_neither_logits_nor_gradients(model, options):
+    config = small(model, layers=2)
+    params, clips = on_device(random_params(config)), video(config, 8)
+
+    def loss(params, options):
+        return jnp.square(vivit.forward(params, clips, config, **options)).sum()
+
+    expected, actual = (jax.value_and_grad(loss)(params, chosen) for chosen in ({}, options))
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
+
+
+def test_rematerialisation_takes_less_memory():
+    config = small("spatio_temporal", layers=12, hidden=512)
+    params = jax.eval_shape(lambda key: vivit.init(key, config), jax.random.key(0))
+    clips = jax.ShapeDtypeStruct((8, 6, 15, 14, 3), jnp.float32)
+
+    def peak(remat):
+        gradient = jax.grad(lambda params, clips: vivit.forward(params, clips, config, remat=remat).sum())
+        return jax.jit(gradient).lower(params, clips).compile().memory_analysis().temp_size_in_bytes
+
+    assert peak(remat=True) < 0.5 * peak(remat=False)
+
+
+def test_layers_are_scanned_so_that_the_program_does_not_grow_with_depth():
+    def size(layers, **options):
+        config = small("spatio_temporal", layers=layers)
+        params = jax.eval_shape(lambda key: vivit.init(key, config), jax.random.key(0))
+        clips = jax.ShapeDtypeStruct((1, 6, 15, 14, 3), jnp.float32)
+        lowered = jax.jit(lambda params, clips: vivit.forward(params, clips, config, **options)).lower(params, clips)
+        return lowered.as_text().count("stablehlo.dot_general")
+
+    assert size(2) == size(24)
+    assert size(3, unroll=True) > size(2, unroll=True)
+
+
+def test_capture_leaks_no_tracers_and_works_inside_jit_and_grad():
+    config = small("factorised_encoder", layers=2)
+    params, clips = on_device(random_params(config)), jnp.asarray(video(config, 9))
+
+    @jax.jit
+    def inside(params, clips):
+        capture = {}
+        logits = vivit.forward(params, clips, config, capture=capture)
+        return logits, capture
+
+    with jax.checking_leaks():
+        logits, stages = inside(params, clips)
+        eager = {}
+        vivit.forward(params, clips, config, capture=eager)
+    assert all(isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer) for value in eager.values())
+    assert set(stages) == set(eager)
+    assert np.array_equal(logits, stages["logits"])
+
+    def attention_to(logits_of, params):
+        capture = {}
+        logits = vivit.forward(params, clips, config, capture=capture)
+        return logits[0, logits_of] + (capture["encoder/1/space_weights"] ** 2).sum()
+
+    gradient = jax.grad(lambda params: attention_to(3, params))(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_capture_costs_nothing_when_absent():
+    config = small("spatio_temporal", layers=2)
+    params = jax.eval_shape(lambda key: vivit.init(key, config), jax.random.key(0))
+    clips = jax.ShapeDtypeStruct((1, 6, 15, 14, 3), jnp.float32)
+    lowered = jax.jit(lambda params, clips: vivit.forward(params, clips, config)).lower(params, clips)
+    n = 1 + 30
+    loops = [line for line in lowered.as_text().splitlines() if "stablehlo.while" in line]
+    assert loops
+    assert not any(f"x{n}x{n}xf32>" in line for line in loops)  # no weights are carried out of the loop
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "message"),
+    [
+        ({"dtype": np.float64}, {}, "video has dtype float64: it must be uint8 .0 to 255., float32 or bfloat16"),
+        ({"dtype": np.int32}, {}, "video has dtype int32"),
+        ({"shape": (6, 15, 14, 3)}, {}, r"video has shape \(6, 15, 14, 3\): it must be \[b frames height width 3\]"),
+        ({"shape": (0, 6, 15, 14, 3)}, {}, "video has 0 examples"),
+        ({"shape": (1, 4, 15, 14, 3)}, {}, "pass resize=True to resize the positions; for shorter clips pad"),
+        ({"shape": (1, 5, 15, 14, 3)}, {"resize": True}, "frames is 5: it must be a positive multiple"),
+        ({}, {"frames_valid": np.array([7])}, r"frames_valid is \[7\]: each must be from 1 to the video's 6"),
+        ({}, {"frames_valid": np.array([0])}, r"frames_valid is \[0\]: each must be from 1"),
+        ({}, {"frames_valid": np.array([1, 2])}, r"frames_valid is int64\[2\]: it must be int\[b\] with b = 1"),
+        ({}, {"dtype": "float16"}, "dtype is float16: it must be float32 or bfloat16"),
+        ({}, {"dropout": 1.0}, "dropout is 1.0: it must be a number from 0 up to, not including, 1"),
+        ({}, {"stochastic_depth": -0.1}, "stochastic_depth is -0.1: it must be a number from 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(fields, options, message):
+    clips = np.zeros(fields.get("shape", (1, 6, 15, 14, 3)), fields.get("dtype", np.float32))
+    with pytest.raises(ValueError, match=message) as error:
+        vivit.forward(random_params(SMALL), clips, SMALL, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_params_of_another_config_and_a_video_that_is_no_array_are_refused():
+    with pytest.raises(ValueError, match="params do not fit the config: head/bias has shape"):
+        vivit.forward(random_params(replace(SMALL, classes=(5,))), video(SMALL, 0), SMALL)
+    with pytest.raises(ValueError, match="video is a str: it must be an array"):
+        vivit.forward(random_params(SMALL), "clip.mp4", SMALL)  # pyright: ignore[reportArgumentType]
