@@ -7,9 +7,11 @@ import numpy as np
 from vivit.accuracy import compare
 
 
-def assert_as_accurate(actual: Any, plain: Any, expected: np.ndarray, what: str = "result", **condition: float) -> None:
+def assert_as_accurate(
+    actual: Any, plain: Any, expected: np.ndarray, dtype: str, what: str = "result", **condition: float
+) -> None:
     """`actual` is at most twice as far from the float64 `expected` as `plain` is, plus a small floor."""
-    comparison = compare(actual, plain, expected, **condition)
+    comparison = compare(actual, plain, expected, dtype, **condition)
     assert comparison.passed, f"{what}: {comparison}"
 
 

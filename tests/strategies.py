@@ -39,7 +39,7 @@ attention_shapes = st.sampled_from(  # b t s heads d
 def small(model: str, **fields) -> Config:
     """SMALL as one of the four models, mean-pooled where there is no class token."""
     blocks = model in ("factorised_self_attention", "factorised_dot_product")
-    return replace(SMALL, model=model, **{"pooling": "mean"} if blocks else {}, **fields)
+    return replace(SMALL, model=model, **{"pooling": "mean" if blocks else "token", **fields})
 
 
 @st.composite

@@ -84,7 +84,7 @@ def assert_accurate(core, dtype, qkv, out, heads, options):
     scores = np.einsum("qhd,khd->hqk", query.reshape(tokens, heads, d), key.reshape(tokens, heads, d)) / np.sqrt(d)
     condition = max(1.0, np.abs(scores).max())
     for what, *results in zip(("value", "gradient"), actual, yardstick, expected, strict=True):
-        assert_as_accurate(*results, what, condition=condition)
+        assert_as_accurate(*results, dtype, what, condition=condition)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -27,7 +27,7 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
     logits = vivit.forward(on_device, clips, config, rng=rng, **RATES, rescale_depth=rescale)
     yardstick = plain.forward(on_device, clips, config, drops=drops)
     expected = reference.forward(params, clips, config, drops=jax.tree.map(np.float64, drops))
-    assert_as_accurate(logits, yardstick, expected)
+    assert_as_accurate(logits, yardstick, expected, "float32")
     assert np.abs(logits - vivit.forward(on_device, clips, config)).max() > 0.1
 
 

@@ -21,7 +21,7 @@ def on_device(params):
     return convert(params, jnp.asarray)
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(config=configs(), seed=seeds)
 def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(config, seed):
     params, clips = random_params(config, seed), video(config, seed)
@@ -34,7 +34,7 @@ def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(co
         plain.forward(params, clips, config, dtype=dtype, capture=yardstick)
         assert list(actual) == list(yardstick) == list(expected)
         for stage, values in expected.items():
-            assert_as_accurate(actual[stage], yardstick[stage], values, f"{stage}, {dtype}")
+            assert_as_accurate(actual[stage], yardstick[stage], values, dtype, f"{stage}, {dtype}")
         assert logits.dtype == jnp.float32
         assert np.array_equal(logits, actual["logits"])
 
@@ -65,7 +65,7 @@ def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
             slopes.append((ends[0] - ends[1]) / (2 * step))
             actual.append((np.float64(ours[path]) * direction).sum())
             plain_slopes.append((np.float64(yardstick[path]) * direction).sum())
-    assert_as_accurate(np.array(actual), np.array(plain_slopes), np.array(slopes))
+    assert_as_accurate(np.array(actual), np.array(plain_slopes), np.array(slopes), dtype)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -78,7 +78,7 @@ def test_padded_clips_are_as_accurate_and_padding_is_never_read(model, sampled):
     logits = vivit.forward(*arguments, frames_valid=valid)
     yardstick = plain.forward(*arguments, frames_valid=valid)
     expected = reference.forward(params, clips, config, frames_valid=valid)
-    assert_as_accurate(logits, yardstick, expected)
+    assert_as_accurate(logits, yardstick, expected, "float32")
     for example, count in enumerate(valid):
         clips[example, count:] = np.nan
     assert np.array_equal(vivit.forward(on_device(params), clips, config, frames_valid=valid), logits)
@@ -94,7 +94,7 @@ def test_other_lengths_and_resolutions_are_as_accurate_when_positions_are_resize
     clips = video(replace(config, frames=size[0], height=size[1], width=size[2]), 5, batch=3)
     logits = vivit.forward(on_device(params), clips, config, resize=True)
     yardstick = plain.forward(on_device(params), clips, config, resize=True)
-    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config, resize=True))
+    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config, resize=True), "float32")
 
 
 def test_uint8_video_is_scaled_and_bfloat16_video_gives_bfloat16_logits():
@@ -104,7 +104,7 @@ def test_uint8_video_is_scaled_and_bfloat16_video_gives_bfloat16_logits():
     logits = vivit.forward(on_device(params), clips, config)
     assert logits.dtype == jnp.float32
     yardstick = plain.forward(on_device(params), clips, config)
-    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config))
+    assert_as_accurate(logits, yardstick, reference.forward(params, clips, config), "float32")
     half = vivit.forward(on_device(params), jnp.asarray(video(config, 7), jnp.bfloat16), config)
     assert half.dtype == jnp.bfloat16
     mixed = vivit.forward(on_device(params), video(config, 7), config, dtype="bfloat16")
@@ -143,10 +143,11 @@ def test_layers_are_scanned_so_that_the_program_does_not_grow_with_depth():
         params = jax.eval_shape(lambda key: vivit.init(key, config), jax.random.key(0))
         clips = jax.ShapeDtypeStruct((1, 6, 15, 14, 3), jnp.float32)
         lowered = jax.jit(lambda params, clips: vivit.forward(params, clips, config, **options)).lower(params, clips)
-        return lowered.as_text().count("stablehlo.dot_general")
+        return len(lowered.as_text().splitlines()), lowered.as_text().count("stablehlo.while")
 
-    assert size(2) == size(24)
-    assert size(3, unroll=True) > size(2, unroll=True)
+    assert size(3) == size(24)
+    assert size(3)[1] == 1
+    assert size(3, unroll=True)[1] == 0
 
 
 def test_capture_leaks_no_tracers_and_works_inside_jit_and_grad():

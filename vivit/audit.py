@@ -111,7 +111,7 @@ def audit(video: np.ndarray, configs: dict[str, Config]) -> Iterator[Row]:
         counted = compiler_multiply_adds(config)
         for dtype in DTYPES:
             run = partial(models.forward, params, clip, config, dtype=dtype)
-            comparison = compare(run(), plain.forward(params, clip, config, dtype=dtype), expected)
+            comparison = compare(run(), plain.forward(params, clip, config, dtype=dtype), expected, dtype)
             yield Row(
                 variant=name,
                 dtype=dtype,
@@ -134,7 +134,7 @@ def first_departure(params: Params, clip: np.ndarray, config: Config, dtype: str
     plain.forward(params, clip, config, dtype=dtype, capture=yardstick)
     models.forward(params, clip, config, dtype=dtype, capture=stages)
     for stage, values in expected.items():
-        comparison = compare(stages[stage], yardstick[stage], values)
+        comparison = compare(stages[stage], yardstick[stage], values, dtype)
         if not comparison.passed:
             return f"{stage}: {comparison}"
     return "logits only: every captured stage is within its bound"

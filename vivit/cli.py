@@ -93,7 +93,7 @@ def _audit(options: argparse.Namespace) -> int:
     console.print(
         "GFLOPs: multiply-adds from the formula; compiler: half of what it counts, element by element work included.\n"
         "error: largest difference of the logits from the reference. bound: twice the plain formulation's in that\n"
-        "dtype, plus four float32 roundings of the largest logit.",
+        "dtype, plus the rounding of the largest logit.",
         markup=False,
     )
     console.print(f"{len(rows) - len(failed)} of {len(rows)} pass")

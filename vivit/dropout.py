@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +90,7 @@ def layer_drops(key: jax.Array, depth_rate: jax.Array, rates: Rates, site: Site)
     return BlockDrops(attention(first), mlp)
 
 
+@partial(jax.jit, static_argnames=("config", "rates", "batch"))
 def draw(rng: jax.Array, config: Config, rates: Rates, batch: int) -> Drops:
     """Everything that `forward(…, rng=rng)` drops for a batch of the config's size, layers stacked along l.
 

@@ -1,0 +1,21 @@
+"""`python -m bench NAME …`: runs one of the programs of this folder."""
+
+import importlib
+import sys
+
+PROGRAMS = {
+    "forward": "the four models at ViViT-B/16x2 on this device, beside other implementations",
+    "compile": "seconds to compile each model, B, L and H",
+}
+
+
+def main() -> int:
+    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
+        listed = "; ".join(f"{name}: {what}" for name, what in PROGRAMS.items())
+        print(f"usage: python -m bench NAME [OPTION ...]   with NAME one of   {listed}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Measuring one piece of work honestly: a process of its own, a warm-up, several runs, medians.
+
+Each workload runs in a fresh process, so that peak memory is its own and no implementation's threads disturb another's.
+The processes take turns (A B C, A B C, …): where the machine's speed drifts, it drifts for all.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, TypedDict
+
+
+class Measurement(TypedDict):
+    """One workload in one process: the first call (compilation included), then the medians of the other calls."""
+
+    first_seconds: float
+    seconds: float
+    cpu_seconds: float
+    peak_megabytes: float  # of the process while it calls, weights included
+    error: float  # as `check` found it
+
+
+def measure(call: Callable[[], Any], check: Callable[[Any], float], runs: int) -> Measurement:
+    """Calls, checks, then times `call`; to be used in a process of its own, since memory is the process's peak.
+
+    call: does the work and waits for its result. check: from that result to its error; raises if it is too large.
+    """
+    forget_peak()
+    start = time.perf_counter()
+    result = call()
+    first = time.perf_counter() - start
+    error = check(result)
+    walls, cpus = [], []
+    for _ in range(runs):
+        start, cpu = time.perf_counter(), time.process_time()
+        call()
+        walls.append(time.perf_counter() - start)
+        cpus.append(time.process_time() - cpu)
+    return Measurement(
+        first_seconds=first,
+        seconds=median(walls),
+        cpu_seconds=median(cpus),
+        peak_megabytes=peak_megabytes(),
+        error=error,
+    )
+
+
+def forget_peak() -> None:
+    """Starts the peak of resident memory anew, where the system can (Linux); what made the weights is then left out."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_megabytes() -> float:
+    """The largest resident memory of this process, since forget_peak on Linux."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:  # not Linux: ru_maxrss is in bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
+
+
+def in_turns(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, Measurement | str]:
+    """Runs every command `rounds` times, taking turns; each is a Python program that prints a Measurement as JSON.
+
+    Returns by name the medians over the rounds, or the last line of the error of a command that failed.
+    """
+    found: dict[str, list[Measurement]] = {name: [] for name in commands}
+    failed: dict[str, str] = {}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            if name in failed:
+                continue
+            done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+            if done.returncode:
+                failed[name] = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            else:
+                found[name].append(json.loads(done.stdout.strip().splitlines()[-1]))
+    return {name: failed.get(name) or _medians(measured) for name, measured in found.items()}
+
+
+def _medians(measured: list[Measurement]) -> Measurement:
+    return Measurement(**{field: median(one[field] for one in measured) for field in measured[0]})  # type: ignore[typeddict-item]
+
+
+def machine() -> str:
+    """The device, the cores and the versions that the numbers belong to, for a table's last line."""
+    import jax
+
+    device = jax.devices()[0]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    model = next((line.partition(":")[2].strip() for line in _cpu_lines() if line.startswith("model name")), "")
+    where = f"{device.device_kind} ({model}, {cores} cores)" if device.platform == "cpu" else device.device_kind
+    return f"{where}; jax {jax.__version__}, Python {platform.python_version()}"
+
+
+def _cpu_lines() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
