@@ -1,8 +1,8 @@
 """`python -m bench forward`: the four models for one clip, 32x224², float32 and bfloat16, on this machine's device.
 
 Beside vivit's own forward, in the same run: the plain einsum formulation (vivit/plain.py, jitted) and, where torch and
-transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared with the
-float64 reference on the same clip and weights. What is compared is random: times do not depend on the values.
+transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared with
+the float64 reference on the same clip and weights. Clip and weights are random: times do not depend on the values.
 """
 
 import argparse
@@ -11,166 +11,149 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+import vivit
+from bench import peers
 from bench.harness import Measurement, in_turns, machine, measure
+from vivit import plain
+from vivit.accuracy import compare
+from vivit.audit import random_params, rounded
+from vivit.reference import models as reference
 from vivit.reference.config import Config, named
+from vivit.reference.params import Params
 
 SUFFIXES = ("", "-fe", "-fsa", "-fdp")
 DTYPES = ("float32", "bfloat16")
 PEER_LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest logit; beyond it a peer does not do the same work
 
 
+class Key(NamedTuple):
+    """One row of the table."""
+
+    model: str
+    dtype: str
+    implementation: str
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench forward", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--size", default="vivit-b/16x2", help="a named variant without suffix (default: vivit-b/16x2)")
-    parser.add_argument("--models", nargs="*", default=SUFFIXES, metavar="SUFFIX", help="of them, such as '' -fe")
+    parser.add_argument("--models", nargs="*", default=SUFFIXES, metavar="SUFFIX", help="of them, such as '' fe fdp")
     parser.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
     parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--worker", nargs=4, metavar=("WHO", "NAME", "DTYPE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)  # MODEL DTYPE IMPLEMENTATION FOLDER
     options = parser.parse_args(arguments)
     if options.worker:
-        print(json.dumps(_work(*options.worker, runs=options.runs)))
+        *key, folder = options.worker
+        print(json.dumps(_work(Key(*key), Path(folder), options.runs)))
         return 0
-    names = [options.size + suffix for suffix in options.models]
-    for name in names:
-        named(name)
+    suffixes = (f"-{suffix.lstrip('-')}" if suffix else "" for suffix in options.models)
+    configs = {options.size + suffix: named(options.size + suffix) for suffix in suffixes}
+    keys = [
+        Key(name, dtype, implementation)
+        for name, config in configs.items()
+        for dtype in DTYPES
+        for implementation in _CALLS
+        if implementation != "hugging face" or _has_peer(config)
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        for name in track(names, description="reference", console=Console(stderr=True), transient=True):
+        for name in track(configs, description="reference", console=Console(stderr=True), transient=True):
             _expect(name, Path(folder))
-        commands = {}
-        for name in names:
-            for dtype in DTYPES:
-                for who in ("vivit", "plain", *(["hugging face"] if _has_peer(name) else [])):
-                    worker = [
-                        "-m",
-                        "bench",
-                        "forward",
-                        "--runs",
-                        str(options.runs),
-                        "--worker",
-                        who,
-                        name,
-                        dtype,
-                        folder,
-                    ]
-                    commands[f"{name}|{dtype}|{who}"] = worker
-        results = in_turns(commands, options.rounds)
+        program = ("-m", "bench", "forward", "--runs", str(options.runs), "--worker")
+        results = in_turns({key: (*program, *key, folder) for key in keys}, options.rounds)
     _show(results, options)
     if options.json:
-        rows = [
-            dict(zip(("model", "dtype", "who"), key.split("|"), strict=True), result=row)
-            for key, row in results.items()
-        ]
+        rows = [{**key._asdict(), "result": row} for key, row in results.items()]
         options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 
-def _has_peer(name: str) -> bool:
+def _has_peer(config: Config) -> bool:
     installed = all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
-    return installed and named(name).model == "spatio_temporal"
+    return installed and config.model == "spatio_temporal"
 
 
 def _clip(config: Config) -> np.ndarray:
     """Float pixels in −1…1, exact in bfloat16: [1 frames height width 3]."""
-    from vivit.audit import rounded
-
     shape = (1, config.frames, config.height, config.width, 3)
     return rounded(np.random.default_rng(1).uniform(-1, 1, shape))
 
 
 def _expect(name: str, folder: Path) -> None:
     """Writes the reference's logits, and the plain formulation's in both dtypes, which make the bound."""
-    from vivit import plain
-    from vivit.audit import random_params
-    from vivit.reference import models
-
     config = named(name)
     params, clip = random_params(config), _clip(config)
-    expected = {"reference": models.forward(params, clip, config)}
-    expected |= {dtype: np.asarray(plain.forward(params, clip, config, dtype=dtype)) for dtype in DTYPES}
-    np.savez(folder / f"{name.replace('/', '_')}.npz", **expected)
+    results = {"reference": reference.forward(params, clip, config)}
+    for dtype in DTYPES:
+        results[dtype] = np.asarray(plain.forward(params, clip, config, dtype=dtype))
+    for result, logits in results.items():
+        np.save(_expected(folder, name, result), logits)
 
 
-def _work(who: str, name: str, dtype: str, folder: str, *, runs: int) -> Measurement:
+def _expected(folder: Path, name: str, result: str) -> Path:
+    return folder / f"{name.replace('/', '_')}.{result}.npy"
+
+
+def _work(key: Key, folder: Path, runs: int) -> Measurement:
     """One implementation in this process: builds it, compares it with the reference, measures it."""
-    from vivit.accuracy import compare
-    from vivit.audit import random_params
-
-    config = named(name)
-    with np.load(Path(folder) / f"{name.replace('/', '_')}.npz") as file:
-        expected, yardstick = file["reference"], file[dtype]
-    call = _CALLS[who](random_params(config), _clip(config), config, dtype)
+    config = named(key.model)
+    expected, yardstick = (np.load(_expected(folder, key.model, result)) for result in ("reference", key.dtype))
 
     def check(logits: Any) -> float:
-        comparison = compare(logits, yardstick, expected, dtype)
-        if who == "hugging face":
-            if comparison.error > PEER_LIMIT[dtype] * np.abs(expected).max():
-                raise ValueError(f"{who}, {name}, {dtype} does something else: {comparison}")
-        elif not comparison.passed:
-            raise ValueError(f"{who}, {name}, {dtype}: {comparison}")
+        comparison = compare(logits, yardstick, expected, key.dtype)
+        if key.implementation == "hugging face":
+            passed = comparison.error <= PEER_LIMIT[key.dtype] * np.abs(expected).max()
+        else:
+            passed = comparison.passed
+        if not passed:
+            raise ValueError(f"{', '.join(key)}: {comparison}")
         return comparison.error
 
-    return measure(call, check, runs)
+    return measure(_CALLS[key.implementation](random_params(config), _clip(config), config, key.dtype), check, runs)
 
 
-def _ours(params, clip, config: Config, dtype: str) -> Callable[[], Any]:
-    import jax
-
-    import vivit
-
+def _ours(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Callable[[], Any]:
     on_device = jax.device_put((params, clip))
     return lambda: jax.block_until_ready(vivit.forward(*on_device, config, dtype=dtype))
 
 
-def _plain(params, clip, config: Config, dtype: str) -> Callable[[], Any]:
-    import jax
-
-    from vivit import plain
-
+def _plain(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Callable[[], Any]:
     on_device = jax.device_put((params, clip))
-    jitted = jax.jit(partial(plain.forward, config=config, dtype=dtype))
+    jitted = jax.jit(lambda params, clip: plain.forward(params, clip, config, dtype=dtype))
     return lambda: jax.block_until_ready(jitted(*on_device))
 
 
-def _hugging_face(params, clip, config: Config, dtype: str) -> Callable[[], Any]:
-    from bench.peers import hugging_face
-
-    return hugging_face(params, clip, config, dtype)
+_Build = Callable[[Params, np.ndarray, Config, str], Callable[[], Any]]
+_CALLS: dict[str, _Build] = {"vivit": _ours, "plain": _plain, "hugging face": peers.hugging_face}
 
 
-_CALLS = {"vivit": _ours, "plain": _plain, "hugging face": _hugging_face}
-
-
-def _show(results: dict[str, Measurement | str], options: argparse.Namespace) -> None:
-    calls = f"{options.rounds} processes of {options.runs} calls each, taking turns"
+def _show(results: dict[Key, Measurement | str], options: argparse.Namespace) -> None:
+    calls = f"{options.rounds} process(es) of {options.runs} calls each, taking turns"
     table = Table(title=f"One clip, batch 1: medians over {calls}")
     for name in ("model", "dtype", "implementation"):
         table.add_column(name, no_wrap=True)
     for name in ("seconds", "CPU seconds", "peak MB", "first call s", "error", "time ÷ vivit's"):
         table.add_column(name, justify="right", no_wrap=True)
     for key, row in results.items():
-        name, dtype, who = key.split("|")
-        ours = results[f"{name}|{dtype}|vivit"]
         if isinstance(row, str):
-            table.add_row(name, dtype, who, row)
+            table.add_row(*key, row)
             continue
+        ours = results[key._replace(implementation="vivit")]
         table.add_row(
-            name,
-            dtype,
-            who,
-            f"{row['seconds']:.2f}",
-            f"{row['cpu_seconds']:.2f}",
+            *key,
+            f"{row['seconds']:.3g}",
+            f"{row['cpu_seconds']:.3g}",
             f"{row['peak_megabytes']:,.0f}",
-            f"{row['first_seconds']:.2f}",
+            f"{row['first_seconds']:.3g}",
             f"{row['error']:.1e}",
             "-" if isinstance(ours, str) else f"{row['seconds'] / ours['seconds']:.2f}",
         )

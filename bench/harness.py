@@ -11,10 +11,12 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 class Measurement(TypedDict):
@@ -70,13 +72,13 @@ def peak_megabytes() -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-def in_turns(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, Measurement | str]:
+def in_turns(commands: dict[Name, Sequence[str]], rounds: int) -> dict[Name, Measurement | str]:
     """Runs every command `rounds` times, taking turns; each is a Python program that prints a Measurement as JSON.
 
     Returns by name the medians over the rounds, or the last line of the error of a command that failed.
     """
-    found: dict[str, list[Measurement]] = {name: [] for name in commands}
-    failed: dict[str, str] = {}
+    found: dict[Name, list[Measurement]] = {name: [] for name in commands}
+    failed: dict[Name, str] = {}
     for _ in range(rounds):
         for name, command in commands.items():
             if name in failed:
@@ -90,7 +92,7 @@ def in_turns(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, Measu
 
 
 def _medians(measured: list[Measurement]) -> Measurement:
-    return Measurement(**{field: median(one[field] for one in measured) for field in measured[0]})  # type: ignore[typeddict-item]
+    return Measurement(**{field: median(one[field] for one in measured) for field in measured[0]})
 
 
 def machine() -> str:

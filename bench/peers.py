@@ -25,7 +25,7 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
         num_attention_heads=config.heads,
         intermediate_size=config.hidden,
         layer_norm_eps=config.epsilon,
-        num_labels=sum(config.classes),
+        num_labels=sum(config.classes),  # pyright: ignore[reportCallIssue]
     )
     model = VivitForVideoClassification(theirs).eval()
     weights = {name: torch.from_numpy(np.ascontiguousarray(leaf)) for name, leaf in _weights(params, config).items()}
@@ -43,6 +43,8 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
 def _weights(params: Params, config: Config) -> dict[str, np.ndarray]:
     """Their state_dict: kernels as (out, in), query, key and value apart, the module names of transformers 5."""
     encoder, c = params.encoder, config.channels
+    if encoder.class_token is None or encoder.positions is None:
+        raise ValueError("Hugging Face's ViViT has a class token and learned positions: the config must have them too")
     stem = "vivit.embeddings"
     weights = {
         f"{stem}.cls_token": encoder.class_token.reshape(1, 1, c),

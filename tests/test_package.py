@@ -60,9 +60,8 @@ def distributions(tmp_path_factory):
         pytest.skip("not a git checkout: nothing says which files belong to the project")
     source = folder / "source"
     subprocess.run(["git", "checkout-index", "--all", f"--prefix={source}/"], cwd=ROOT, check=True)
-    subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source], check=True, capture_output=True
-    )
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, source]
+    subprocess.run(build, check=True, capture_output=True)
     return folder
 
 
