@@ -1,33 +1,28 @@
-# make demo: the main job on a real video.   make test: all tests.   Both set up .venv first.
+# make demo: the main job on a real video.   make test: all tests.   make lint: ruff and pyright.   Each sets up .venv.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 
 .PHONY: demo test lint clean
 
-demo: $(VENV)/.demo
+demo: .venv/.demo
 	$(BIN)/vivit audit
 
-test: $(VENV)/.test
+test: .venv/.test
 	$(BIN)/python -m pytest -n 2
 
-lint: $(VENV)/.test
+lint: .venv/.test .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# torch: the CPU build is named by version, a plain range would bring the GPU's several gigabytes
-PEERS := "torch==2.13.0" -e ".[peers]"
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
 
-$(VENV)/.demo: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[demo]"
-	touch $@
-
-$(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet --editable ".[test]"
+# one stamp an extra: .venv/.demo installs [demo]; a changed pyproject.toml installs again
+.venv/.%: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv build dist *.egg-info

@@ -122,14 +122,14 @@ def _work(key: Key, folder: Path, runs: int) -> Measurement:
 
 
 def _ours(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Callable[[], Any]:
-    on_device = jax.device_put((params, clip))
-    return lambda: jax.block_until_ready(vivit.forward(*on_device, config, dtype=dtype))
+    params, pixels = jax.device_put((params, clip))
+    return lambda: jax.block_until_ready(vivit.forward(params, pixels, config, dtype=dtype))
 
 
 def _plain(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Callable[[], Any]:
-    on_device = jax.device_put((params, clip))
-    jitted = jax.jit(lambda params, clip: plain.forward(params, clip, config, dtype=dtype))
-    return lambda: jax.block_until_ready(jitted(*on_device))
+    params, pixels = jax.device_put((params, clip))
+    jitted = jax.jit(lambda params, pixels: plain.forward(params, pixels, config, dtype=dtype))
+    return lambda: jax.block_until_ready(jitted(params, pixels))
 
 
 _Build = Callable[[Params, np.ndarray, Config, str], Callable[[], Any]]

@@ -1,7 +1,8 @@
 """The attention variants: who attends to whom. These are the cores that vivit/ and kernels/ mirror.
 
 Every core takes the fused projection qkv (query, key, value one after the other, heads contiguous within each), and
-splits it into heads; projections, layer norms and residuals are in encoder.py.
+splits it into heads; projections, layer norms and residuals are in encoder.py. It raises ValueError for a wrong rank,
+for heads that do not divide the channels, and for a mask of another shape.
 
 mask: True for tokens that may be attended to. dropout: multiplier of the weights. capture: an optional dict that
 receives the weights. A query that may attend to nothing gets zeros.
@@ -47,6 +48,7 @@ def joint(
     Source: Arnab et al. 2021, section 3.3, model 1. qkv: float[b n 3c]. mask: bool[b n]. dropout: float[b h q k].
     Captures "weights" [b h q k]. Returns float[b n c].
     """
+    check_core(qkv, "b n 3c", heads, mask)
     query, key, value = (part.transpose(0, 2, 1, 3) for part in split(qkv, heads))  # [b h n d]
     if mask is not None:
         mask = mask[:, np.newaxis, np.newaxis, :]
@@ -68,6 +70,7 @@ def spatial(
     Source: Arnab et al. 2021, section 3.3, models 2 and 3. qkv: float[b t s 3c]. mask: bool[b t s].
     dropout: float[b t h q k]. Captures "space_weights" [b t h q k]. Returns float[b t s c].
     """
+    check_core(qkv, "b t s 3c", heads, mask)
     query, key, value = (part.transpose(0, 1, 3, 2, 4) for part in split(qkv, heads))  # [b t h s d]
     if mask is not None:
         mask = mask[:, :, np.newaxis, np.newaxis, :]
@@ -89,6 +92,7 @@ def temporal(
     Source: Arnab et al. 2021, section 3.3, model 3. qkv: float[b t s 3c]. mask: bool[b t s]. dropout: float[b s h q k].
     Captures "time_weights" [b s h q k]. Returns float[b t s c].
     """
+    check_core(qkv, "b t s 3c", heads, mask)
     query, key, value = (part.transpose(0, 2, 3, 1, 4) for part in split(qkv, heads))  # [b s h t d]
     if mask is not None:
         mask = mask.transpose(0, 2, 1)[:, :, np.newaxis, np.newaxis, :]
@@ -113,6 +117,7 @@ def factorised_dot_product(
     """
     if heads % 2:
         raise ValueError(f"heads is {heads}: factorised_dot_product needs an even number, half for each axis")
+    check_core(qkv, "b t s 3c", heads, mask)
     time_dropout, space_dropout = (None, None) if dropout is None else dropout
     time_half, space_half = halves(qkv)
     over_time = temporal(time_half, heads // 2, mask=mask, dropout=time_dropout, capture=capture)
@@ -120,14 +125,19 @@ def factorised_dot_product(
     return np.concatenate([over_time, over_space], axis=-1)
 
 
-def split(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Query, key and value of every head: float[... 3c] to three float[... h d].
+def check_core(qkv: Any, axes: str, heads: int, mask: Any) -> None:
+    """Raises ValueError, naming the value, unless qkv has these axes, whole heads, and mask is bool of the others."""
+    if len(qkv.shape) != len(axes.split()):
+        raise ValueError(f"qkv has shape {tuple(qkv.shape)}: it must be [{axes}]")
+    if heads < 1 or qkv.shape[-1] % (3 * heads):
+        raise ValueError(f"qkv has {qkv.shape[-1]} channels: they must be three times a multiple of heads, {heads}")
+    if mask is not None and (mask.shape != qkv.shape[:-1] or mask.dtype != bool):
+        raise ValueError(f"mask is {mask.dtype}{list(mask.shape)}: it must be bool{list(qkv.shape[:-1])}")
 
-    Raises ValueError if the last axis is not three times a multiple of heads.
-    """
+
+def split(qkv: np.ndarray, heads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Query, key and value of every head: float[... 3c] to three float[... h d]."""
     *batch, fused = qkv.shape
-    if heads < 1 or fused % (3 * heads):
-        raise ValueError(f"qkv has {fused} channels: with {heads} heads it must be a multiple of {3 * heads}")
     query, key, value = np.split(qkv, 3, axis=-1)
     d = fused // 3 // heads
     return query.reshape(*batch, heads, d), key.reshape(*batch, heads, d), value.reshape(*batch, heads, d)

@@ -173,7 +173,7 @@ def named(name: str) -> Config:
     No suffix is model 1; -fe, -fsa, -fdp are models 2 to 4; -fe-average is model 2 without its temporal encoder.
     Other patch sizes and tubelet lengths than those of NAMES are made the same way ("vivit-l/32x4-fe").
     Raises ValueError for an unknown name or one whose patches do not divide the video.
-    Source: Arnab et al. 2021, section 4.1 and tables 1 to 3.
+    Source: Arnab et al. 2021, section 4.1 and table 2.
     """
     parts = re.fullmatch(r"vivit-([a-z]+)/(\d+)x(\d+)(-[a-z-]+)?", name.lower()) if isinstance(name, str) else None
     size, patch, length, model = parts.groups(default="") if parts else ("", "", "", "")

@@ -1,7 +1,7 @@
 """What a model costs: the multiply-adds of one clip, counted from its equations.
 
 Only matrix products are counted (element by element work is below one part in a hundred). The paper's "FLOPs" are
-multiply-adds. Source: Arnab et al. 2021, section 3.3 (complexities) and table 3.
+multiply-adds. Source: Arnab et al. 2021, section 3.3 (complexities) and table 2.
 """
 
 from vivit.reference.config import Config

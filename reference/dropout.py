@@ -2,7 +2,7 @@
 
 The reference never draws a random number: production draws these, and both can be compared on the same ones.
 A multiplier is 0 where dropped and 1 / (1 − rate) where kept; `depth` is one number a residual branch and example.
-Source: Srivastava et al. 2014 (dropout), Huang et al. 2016 (stochastic depth), Arnab et al. 2021, section 3.4.
+Source: Srivastava et al. 2014 (dropout), Huang et al. 2016 (stochastic depth), Arnab et al. 2021, section 4.2.
 """
 
 from typing import Any, NamedTuple

@@ -99,7 +99,7 @@ def factorised_encoder(params: Params, clip: Clip, config: Config, drops: Drops,
     """Model 2: an encoder over the tokens of each time index, then one over the indices' representations.
 
     Without a temporal encoder (temporal_layers=0) the representations are averaged: the paper's baseline.
-    Source: Arnab et al. 2021, section 3.3 and table 1. Returns [b c].
+    Source: Arnab et al. 2021, section 3.3 and table 2. Returns [b c].
     """
     time, height, width = clip.grid
     tokens = encoder.encode(

@@ -191,7 +191,7 @@ def layer(tree: Any, index: int) -> Any:
 
 
 def parameters(config: Config) -> int:
-    """How many numbers a model of this config learns. Source: Arnab et al. 2021, table 3 (there in millions)."""
+    """How many numbers a model of this config learns. Source: Arnab et al. 2021, table 2 (there in millions)."""
     return sum(leaf.size for _, leaf in leaves(shapes(config)))
 
 

@@ -16,7 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit.reference.attention import record
+from vivit.reference.attention import check_core, record
 
 GROUP_SCORES = 2**23  # scores of one group of rows: 32 MiB in float32, about a CPU's last-level cache
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
@@ -57,6 +57,7 @@ def joint(
     Source: Arnab et al. 2021, section 3.3, model 1. qkv: float[b n 3c]. mask: bool[b n]. dropout: float32[b h q k].
     Captures "weights" [b h q k]. Returns float[b n c], dtype of qkv.
     """
+    check_core(qkv, "b n 3c", heads, mask)
     b, n, _ = qkv.shape
     query, key, value = (part.transpose(0, 2, 1, 3) for part in split(qkv, heads))  # [b h n d]
     if mask is not None:
@@ -78,6 +79,7 @@ def spatial(
     Source: Arnab et al. 2021, section 3.3, models 2 and 3. qkv: float[b t s 3c]. mask: bool[b t s].
     dropout: float32[b t h q k]. Captures "space_weights" [b t h q k]. Returns float[b t s c], dtype of qkv.
     """
+    check_core(qkv, "b t s 3c", heads, mask)
     b, t, s, _ = qkv.shape
     query, key, value = (part.transpose(0, 1, 3, 2, 4) for part in split(qkv, heads))  # [b t h s d]
     if mask is not None:
@@ -99,6 +101,7 @@ def temporal(
     Source: Arnab et al. 2021, section 3.3, model 3. qkv: float[b t s 3c]. mask: bool[b t s].
     dropout: float32[b s h q k]. Captures "time_weights" [b s h q k]. Returns float[b t s c], dtype of qkv.
     """
+    check_core(qkv, "b t s 3c", heads, mask)
     b, t, s, _ = qkv.shape
     query, key, value = (part.transpose(0, 2, 3, 1, 4) for part in split(qkv, heads))  # [b s h t d]
     if mask is not None:
@@ -123,6 +126,7 @@ def factorised_dot_product(
     """
     if heads % 2:
         raise ValueError(f"heads is {heads}: factorised_dot_product needs an even number, half for each axis")
+    check_core(qkv, "b t s 3c", heads, mask)
     time_dropout, space_dropout = halve_dropout(dropout)
     b, t, s, fused = qkv.shape
     parts = qkv.reshape(b, t, s, 3, 2, fused // 6)  # query, key, value x half of the heads
@@ -242,13 +246,8 @@ def _multiplier(rate: float, multiplier: jax.Array | None, row_key: jax.Array | 
 
 
 def split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Query, key and value of every head: float[... 3c] to three float[... h d].
-
-    Raises ValueError if the last axis is not three times a multiple of heads.
-    """
+    """Query, key and value of every head: float[... 3c] to three float[... h d]."""
     *batch, fused = qkv.shape
-    if heads < 1 or fused % (3 * heads):
-        raise ValueError(f"qkv has {fused} channels: with {heads} heads it must be a multiple of {3 * heads}")
     parts = qkv.reshape(*batch, 3, heads, fused // 3 // heads)
     return parts[..., 0, :, :], parts[..., 1, :, :], parts[..., 2, :, :]
 

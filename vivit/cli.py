@@ -107,7 +107,7 @@ def _info(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(info.as_json(variants), indent=1))
         return 0
-    table = Table(title="Multiply-adds for one clip; in brackets the paper's table 3 (88.9 M, 455.2 G, ...)")
+    table = Table(title="Multiply-adds for one clip; in brackets the paper's table 2 (88.9 M, 455.2 G, ...)")
     table.add_column("variant", no_wrap=True)
     for name in ("clip", "tokens", "parameters", "[paper, M]", "GFLOPs", "[paper]"):
         table.add_column(name.replace("[", r"\["), **RIGHT)

@@ -22,7 +22,7 @@ class Rates:
     attention_dropout: on attention weights.
     stochastic_depth: whole residual branches, p·l/(L−1) in layer l of L, for each sequence independently.
     rescale_depth: divide kept branches by 1 − p·l/(L−1); the published code does not.
-    Source: Arnab et al. 2021, section 3.4; Huang et al. 2016.
+    Source: Arnab et al. 2021, section 4.2; Huang et al. 2016.
     """
 
     dropout: float = 0.0

@@ -6,7 +6,7 @@ from vivit.reference.config import NAMES, Config, named
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import parameters
 
-# Arnab et al. 2021, table 3: parameters in millions, multiply-adds in 10⁹ ("FLOPs"), milliseconds a clip on TPU-v3
+# Arnab et al. 2021, table 2: parameters in millions, multiply-adds in 10⁹ ("FLOPs"), milliseconds a clip on TPU-v3
 PAPER = {
     "vivit-b/16x2": (88.9, 455.2, 58.9),
     "vivit-b/16x2-fe": (115.1, 284.4, 17.4),
