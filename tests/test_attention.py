@@ -147,6 +147,18 @@ def test_weights_are_captured_with_and_without_groups(monkeypatch):
         np.testing.assert_allclose(capture["weights"], expected["weights"], rtol=0, atol=1e-6)
 
 
+def test_gradients_flow_through_captured_weights_too():
+    qkv, want, heads, _ = Problem((2, 3, 5, 4, 7), seed=8).arrays("spatial")
+
+    def loss(module, qkv):
+        capture = {}
+        out = module.spatial(qkv, heads, capture=capture)
+        return (out * want).sum() + jnp.sin(9 * capture["space_weights"]).sum()
+
+    ours, yardstick = (jax.grad(loss, argnums=1)(module, jnp.asarray(qkv)) for module in (attention, plain))
+    np.testing.assert_allclose(ours, yardstick, rtol=0, atol=1e-5 * np.abs(yardstick).max())
+
+
 def test_a_long_joint_attention_never_holds_all_its_weights():
     def peak(core, qkv, heads):
         compiled = jax.jit(jax.grad(lambda x: core(x, heads).sum())).lower(qkv).compile()
