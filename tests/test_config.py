@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from strategies import SMALL, random_params, small
 
+from vivit.costs import compiler_multiply_adds
 from vivit.reference.config import NAMES, Config, named
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import check, layer, leaves, parameters, shapes
@@ -24,6 +25,20 @@ def test_the_papers_parameters_are_met_exactly_and_its_multiply_adds_within_one_
     config = named(name)
     assert parameters(config) == PAPER[name][0]
     assert abs(multiply_adds(config) / 1e9 / PAPER[name][1] - 1) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "operations"),
+    [
+        ("vivit-b/16x2", 910.42),
+        ("vivit-b/16x2-fe", 568.75),
+        ("vivit-b/16x2-fsa", 744.65),
+        ("vivit-b/16x2-fdp", 554.26),
+        ("vivit-b/16x2-fe-average", 567.78),
+    ],
+)
+def test_the_compiler_counts_the_operations_of_the_published_graphs(name, operations):
+    assert 2 * compiler_multiply_adds(named(name)) / 1e9 == pytest.approx(operations, rel=0.002)
 
 
 @pytest.mark.parametrize(
