@@ -13,8 +13,8 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
 
     Raises ImportError without torch and transformers.
     """
-    import torch
-    from transformers import VivitConfig, VivitForVideoClassification
+    import torch  # pyright: ignore[reportMissingImports]
+    from transformers import VivitConfig, VivitForVideoClassification  # pyright: ignore[reportMissingImports]
 
     theirs = VivitConfig(
         image_size=config.height,
