@@ -104,6 +104,12 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(arguments, message):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_reader_that_stops_early_is_no_error():
+    command = f"{sys.executable} -m vivit info --json | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")
+
+
 def test_an_audit_of_too_short_a_clip_says_so(tmp_path, capsys):
     short = tmp_path / "short.mkv"
     write_video(short, 9)
