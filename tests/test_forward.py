@@ -125,6 +125,17 @@ def test_rematerialisation_and_unrolling_change_neither_logits_nor_gradients(mod
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * np.abs(other).max())
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_forward_can_be_jitted_and_mapped_over_further_axes(model):
+    config = small(model, layers=2)
+    params = on_device(random_params(config))
+    clips = np.stack([video(config, seed) for seed in (10, 11, 12)])
+    mapped = jax.jit(jax.vmap(lambda clip: vivit.forward(params, clip, config)))(clips)
+    assert mapped.shape == (3, 2, 24)
+    for many, one in zip(mapped, clips, strict=True):
+        np.testing.assert_allclose(many, vivit.forward(params, one, config), rtol=0, atol=2e-5)
+
+
 def test_rematerialisation_takes_less_memory():
     config = small("spatio_temporal", layers=12, hidden=512)
     params = jax.eval_shape(lambda key: vivit.init(key, config), jax.random.key(0))
