@@ -30,10 +30,19 @@ SMALL = Config(
 )
 
 seeds = st.integers(0, 2**32 - 1)
-dtypes = st.sampled_from(DTYPES)
 attention_shapes = st.sampled_from(  # b t s heads d
     [(2, 3, 5, 4, 7), (3, 1, 13, 2, 1), (1, 1, 1, 2, 5)]
 )
+
+
+CORE_FAULTS = [  # core, shape of qkv, heads, shape of mask, what the error says
+    ("factorised_dot_product", (1, 2, 2, 18), 3, None, r"heads is 3: factorised_dot_product needs an even number"),
+    ("joint", (1, 2, 20), 4, None, r"qkv has 20 channels: they must be three times a multiple of heads, 4"),
+    ("joint", (1, 2, 2, 24), 4, None, r"qkv has shape \(1, 2, 2, 24\): it must be \[b n 3c\]"),
+    ("spatial", (1, 2, 24), 4, None, r"qkv has shape \(1, 2, 24\): it must be \[b t s 3c\]"),
+    ("temporal", (1, 2, 3, 24), 0, None, r"they must be three times a multiple of heads, 0"),
+    ("temporal", (1, 2, 3, 24), 4, (1, 3, 2), r"mask is bool\[1, 3, 2\]: it must be bool\[1, 2, 3\]"),
+]
 
 
 def small(model: str, **fields) -> Config:
@@ -74,5 +83,18 @@ def normal(seed: int, *shape: int) -> np.ndarray:
     return rounded(np.random.default_rng(seed).standard_normal(shape))
 
 
-__all__ = ["CORES", "DTYPES", "MODELS", "SMALL", "attention_shapes", "configs", "dtypes", "normal", "random_params"]
-__all__ += ["rounded", "seeds", "small", "video"]
+__all__ = [
+    "CORES",
+    "CORE_FAULTS",
+    "DTYPES",
+    "MODELS",
+    "SMALL",
+    "attention_shapes",
+    "configs",
+    "normal",
+    "random_params",
+    "rounded",
+    "seeds",
+    "small",
+    "video",
+]

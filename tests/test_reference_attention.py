@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from accuracy import assert_same
 from hypothesis import given
-from strategies import CORES, attention_shapes, normal, seeds
+from strategies import CORE_FAULTS, CORES, attention_shapes, normal, seeds
 
 from vivit.reference import attention
 
@@ -156,17 +156,7 @@ def test_model_4_with_one_axis_of_length_one_copies_the_values_of_the_heads_on_t
     assert_same(out[..., other], run("joint", qkv, heads)[..., other])
 
 
-@pytest.mark.parametrize(
-    ("core", "shape", "heads", "mask", "message"),
-    [
-        ("factorised_dot_product", (1, 2, 2, 18), 3, None, r"heads is 3: factorised_dot_product needs an even number"),
-        ("joint", (1, 2, 20), 4, None, r"qkv has 20 channels: they must be three times a multiple of heads, 4"),
-        ("joint", (1, 2, 2, 24), 4, None, r"qkv has shape \(1, 2, 2, 24\): it must be \[b n 3c\]"),
-        ("spatial", (1, 2, 24), 4, None, r"qkv has shape \(1, 2, 24\): it must be \[b t s 3c\]"),
-        ("temporal", (1, 2, 3, 24), 0, None, r"they must be three times a multiple of heads, 0"),
-        ("temporal", (1, 2, 3, 24), 4, (1, 3, 2), r"mask is bool\[1, 3, 2\]: it must be bool\[1, 2, 3\]"),
-    ],
-)
+@pytest.mark.parametrize(("core", "shape", "heads", "mask", "message"), CORE_FAULTS)
 def test_what_does_not_fit_is_refused(core, shape, heads, mask, message):
     mask = None if mask is None else np.ones(mask, bool)
     with pytest.raises(ValueError, match=message):
