@@ -78,11 +78,7 @@ def tokenise(
 def spatio_temporal(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
     """Model 1: all tokens of the clip attend to one another. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
     b, t, s, c = clip.tokens.shape
-    mask = None
-    if clip.valid is not None:
-        mask = np.repeat(clip.valid, s, axis=1)
-        if config.class_token:
-            mask = np.concatenate([np.ones((b, 1), bool), mask], axis=1)
+    mask = None if clip.valid is None else _with_class_token(np.repeat(clip.valid, s, axis=1), config)
     tokens = encoder.encode(
         clip.tokens.reshape(b, t * s, c),
         params.encoder,
@@ -115,9 +111,7 @@ def factorised_encoder(params: Params, clip: Clip, config: Config, drops: Drops,
     record(capture, "frames", frames)
     if params.temporal_encoder is None:
         return pool(frames, "mean", clip.valid)
-    mask = clip.valid
-    if mask is not None and config.class_token:
-        mask = np.concatenate([np.ones((len(mask), 1), bool), mask], axis=1)
+    mask = None if clip.valid is None else _with_class_token(clip.valid, config)
     temporal = config.temporal
     tokens = encoder.encode(
         frames,
@@ -170,3 +164,10 @@ MODELS = {
     "factorised_self_attention": factorised_self_attention,
     "factorised_dot_product": factorised_dot_product,
 }
+
+
+def _with_class_token(mask: np.ndarray, config: Config) -> np.ndarray:
+    """The mask bool[b n] with a place for the class token, which always counts, before the others."""
+    if not config.class_token:
+        return mask
+    return np.concatenate([np.ones((len(mask), 1), bool), mask], axis=1)

@@ -29,7 +29,7 @@ from vivit.reference.params import Leaf, Params, convert, leaves, parameters, sh
 DTYPES = ("float32", "bfloat16")
 SIZES = {"tiny": "vivit-tiny/8x2", "base": "vivit-b/16x2"}
 REPEATS = 3
-LARGEST_STAGE = 2**24
+LARGEST_STAGE = 2**24  # numbers in one captured stage
 
 
 @dataclass(frozen=True, kw_only=True)
