@@ -1,0 +1,57 @@
+"""Attention dropout: which weights are kept, as a hash of where they stand.
+
+The same few integer operations give the same bits in a kernel, in its backward pass, in XLA and in a test, on every
+device, however the work is cut into blocks or sharded; nothing is stored. The reference takes the same multipliers as
+an array (`multipliers`).
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_ODD = (np.int32(-1640531535), np.int32(2146121005), np.int32(-2073254261))  # 2³²/φ, and the two of "lowbias32"
+_BITS = 24  # of the hash that are compared with the rate
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dropout:
+    """Attention dropout that is drawn where it is used. seeds: int32[b h 2], random. rate: from 0 up to 1."""
+
+    seeds: jax.Array
+    rate: float = field(metadata={"static": True})
+
+
+def keep(seed: tuple[jax.Array, jax.Array], place: jax.Array, rate: float) -> jax.Array:
+    """The multiplier of the weight at `place`: 0 where dropped, 1 / (1 − rate) where kept.
+
+    seed: two int32 of a batch entry and head. place: int32, distinct for each weight of that entry and head; all of
+    shapes that broadcast. Returns float32.
+    """
+    first, second = seed
+    x = place * _ODD[0] + first
+    x = (x ^ _shifted(x, 16)) * _ODD[1]
+    x = (x ^ _shifted(x, 15)) + second
+    x = (x ^ _shifted(x, 16)) * _ODD[2]
+    kept = _shifted(x ^ _shifted(x, 15), 32 - _BITS) >= np.int32(round(rate * 2**_BITS))
+    return jnp.where(kept, np.float32(1.0 / (1.0 - rate)), np.float32(0.0))
+
+
+def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Array:
+    """All multipliers of a core at once: float32[b outer h q k]; outer is the axis that the attention is not over.
+
+    `spatial` has outer = t, `temporal` has outer = s, `joint` has outer = 1.
+    """
+    b, heads, _ = dropout.seeds.shape
+    shape = (b, outer, heads, queries, keys)
+    o, q, k = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (1, 3, 4))
+    first, second = (
+        jnp.broadcast_to(dropout.seeds[:, np.newaxis, :, i, np.newaxis, np.newaxis], shape) for i in (0, 1)
+    )
+    return keep((first, second), (o * queries + q) * keys + k, dropout.rate)
+
+
+def _shifted(x: jax.Array, by: int) -> jax.Array:
+    return jax.lax.shift_right_logical(x, jnp.full_like(x, by))
