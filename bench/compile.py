@@ -15,9 +15,8 @@ from rich.table import Table
 
 import vivit
 from bench.harness import machine
+from bench.workloads import SUFFIXES
 from vivit.reference.config import named
-
-SUFFIXES = ("", "-fe", "-fsa", "-fdp")
 
 
 def main(arguments: Sequence[str]) -> int:

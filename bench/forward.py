@@ -23,6 +23,7 @@ from rich.table import Table
 import vivit
 from bench import peers
 from bench.harness import Measurement, in_turns, machine, measure
+from bench.workloads import DTYPES, SUFFIXES
 from vivit import plain
 from vivit.accuracy import compare
 from vivit.audit import random_params, rounded
@@ -30,8 +31,6 @@ from vivit.reference import models as reference
 from vivit.reference.config import Config, named
 from vivit.reference.params import Params
 
-SUFFIXES = ("", "-fe", "-fsa", "-fdp")
-DTYPES = ("float32", "bfloat16")
 PEER_LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest logit; beyond it a peer does not do the same work
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from vivit.kernels import blocked, chip, whole
-from vivit.kernels.dropout import Dropout
+from vivit.kernels.dropout import Dropout, halves
 from vivit.kernels.heads import Windows, fits, pad_heads, unpad_heads, windows
 from vivit.kernels.window import Arithmetic
 from vivit.reference.attention import check_core
@@ -59,7 +59,7 @@ def joint(
         mask = mask[:, np.newaxis]
     if dropout is not None and not isinstance(dropout, Dropout):
         dropout = dropout[:, np.newaxis]
-    tools = _tools(qkv, precision, operands, interpret)
+    tools = _tools(qkv, heads, dropout, precision, operands, interpret)
     out = _over_space(_stored(qkv, tools)[:, np.newaxis], heads, mask, dropout, tools)[:, 0]
     return out.astype(qkv.dtype)
 
@@ -80,7 +80,7 @@ def spatial(
     dropout: float32[b t h q k]. Returns float[b t s c], dtype of qkv.
     """
     check_core(qkv, "b t s 3c", heads, mask)
-    tools = _tools(qkv, precision, operands, interpret)
+    tools = _tools(qkv, heads, dropout, precision, operands, interpret)
     return _over_space(_stored(qkv, tools), heads, mask, dropout, tools).astype(qkv.dtype)
 
 
@@ -100,7 +100,7 @@ def temporal(
     dropout: float32[b s h q k]. Returns float[b t s c], dtype of qkv.
     """
     check_core(qkv, "b t s 3c", heads, mask)
-    tools = _tools(qkv, precision, operands, interpret)
+    tools = _tools(qkv, heads, dropout, precision, operands, interpret)
     return _over_time(_stored(qkv, tools), heads, mask, dropout, tools).astype(qkv.dtype)
 
 
@@ -122,14 +122,11 @@ def factorised_dot_product(
     if heads % 2:
         raise ValueError(f"heads is {heads}: factorised_dot_product needs an even number, half for each axis")
     check_core(qkv, "b t s 3c", heads, mask)
-    tools = _tools(qkv, precision, operands, interpret)
+    tools = _tools(qkv, heads, dropout, precision, operands, interpret)
     dtype, qkv = qkv.dtype, _stored(qkv, tools)
     b, t, s, fused = qkv.shape
     half = heads // 2
-    if isinstance(dropout, Dropout):
-        dropouts = [Dropout(dropout.seeds[:, i * half : (i + 1) * half], dropout.rate) for i in (0, 1)]
-    else:
-        dropouts = [None, None] if dropout is None else list(dropout)
+    dropouts = halves(dropout)
     if not _whole_over_time(t) or s > LONGEST:
         parts = qkv.reshape(b, t, s, 3, 2, fused // 6)
         time_half, space_half = (parts[..., i, :].reshape(b, t, s, fused // 2) for i in (0, 1))
@@ -139,7 +136,11 @@ def factorised_dot_product(
     return _taken_whole(qkv, heads, mask, ((True, dropouts[0]), (False, dropouts[1])), tools).astype(dtype)
 
 
-def _tools(qkv: jax.Array, precision: str | None, operands: DTypeLike | None, interpret: Any) -> _Tools:
+def _tools(
+    qkv: jax.Array, heads: int, dropout: Any, precision: str | None, operands: DTypeLike | None, interpret: Any
+) -> _Tools:
+    if isinstance(dropout, Dropout) and dropout.seeds.shape != (qkv.shape[0], heads, 2):
+        raise ValueError(f"dropout has seeds {[*dropout.seeds.shape]}: they must be {[qkv.shape[0], heads, 2]}")
     if np.dtype(qkv.dtype).name not in ("float32", "bfloat16"):
         raise ValueError(f"qkv has dtype {np.dtype(qkv.dtype).name}: it must be float32 or bfloat16")
     if precision not in (None, "highest"):

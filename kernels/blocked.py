@@ -27,8 +27,8 @@ from vivit.kernels.dropout import keep
 from vivit.kernels.heads import LANES, Windows
 from vivit.kernels.window import LOG2E, MASKED, Arithmetic, attend, attend_vjp, divided, like
 
-_QUERIES = 224  # rows of a block, forward: 3136 = 14 · 224
-_QUERIES_BACKWARD = 128  # they lie in lanes
+QUERIES = 224  # rows of a block, forward: 3136 = 14 · 224
+QUERIES_BACKWARD = 128  # they lie in lanes
 
 
 class Plan(NamedTuple):
@@ -54,7 +54,7 @@ def forward(qkv: jax.Array, extras: Extras, plan: Plan, *, statistics: bool) -> 
     """[out float[b n c]] from qkv float[b n 3c]; with statistics also log₂ Σ exp of each row, float32[b n c]."""
     b, n, fused = qkv.shape
     layout, width = plan.layout, plan.layout.width
-    queries = _query_block(n, _QUERIES)
+    queries = _query_block(n, QUERIES)
     keys = _key_block(n, plan, qkv.dtype.itemsize, queries, arrays=2, squares=3, tile=LANES)
     named = _inputs(qkv, extras, plan, queries, keys, lambda chunk: chunk, transposed=False)
     rows = pl.BlockSpec((1, queries, width), lambda b, window, query, chunk: (b, query, window))
@@ -80,7 +80,7 @@ def backward(
     """The cotangents of query, key and value, float32[b n c] each, from forward's results and out's cotangent."""
     b, n, fused = qkv.shape
     width = plan.layout.width
-    queries = _query_block(n, _QUERIES_BACKWARD)
+    queries = _query_block(n, QUERIES_BACKWARD)
     keys = _key_block(n, plan, 4, queries, arrays=4, squares=8, tile=8)
     whole = like(qkv, (b, n, fused // 3), np.dtype(np.float32))
     rows = pl.BlockSpec((1, queries, width), lambda b, window, query: (b, query, window))

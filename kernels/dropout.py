@@ -6,6 +6,7 @@ an array (`multipliers`).
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,14 @@ class Dropout:
 
     seeds: jax.Array
     rate: float = field(metadata={"static": True})
+
+
+def halves(dropout: Any) -> tuple[Any, Any]:
+    """The dropout of the first half of the heads and of the second; arrays and None are given as a pair, or None."""
+    if not isinstance(dropout, Dropout):
+        return (None, None) if dropout is None else dropout
+    half = dropout.seeds.shape[1] // 2
+    return Dropout(dropout.seeds[:, :half], dropout.rate), Dropout(dropout.seeds[:, half:], dropout.rate)
 
 
 def keep(seed: tuple[jax.Array, jax.Array], place: jax.Array, rate: float) -> jax.Array:

@@ -1,11 +1,13 @@
 """What the property tests draw: shapes from short lists (each new shape compiles), values from a seed."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from vivit.audit import random_params, rounded
+from vivit.kernels.dropout import Dropout, halves, multipliers
 from vivit.reference.config import Config
 
 MODELS = ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
@@ -30,9 +32,7 @@ SMALL = Config(
 )
 
 seeds = st.integers(0, 2**32 - 1)
-attention_shapes = st.sampled_from(  # b t s heads d
-    [(2, 3, 5, 4, 7), (3, 1, 13, 2, 1), (1, 1, 1, 2, 5)]
-)
+attention_shapes = ((2, 3, 5, 4, 7), (3, 1, 13, 2, 1), (1, 1, 1, 2, 5))  # b t s heads d
 
 
 CORE_FAULTS = [  # core, shape of qkv, heads, shape of mask, what the error says
@@ -43,6 +43,15 @@ CORE_FAULTS = [  # core, shape of qkv, heads, shape of mask, what the error says
     ("temporal", (1, 2, 3, 24), 0, None, r"they must be three times a multiple of heads, 0"),
     ("temporal", (1, 2, 3, 24), 4, (1, 3, 2), r"mask is bool\[1, 3, 2\]: it must be bool\[1, 2, 3\]"),
 ]
+
+
+def all_multipliers(core: str, drawn: Dropout, like: Any) -> Any:
+    """The multipliers that a core draws, as the reference takes them: of the shapes of `like`."""
+    if core == "factorised_dot_product":
+        cores = zip(("temporal", "spatial"), halves(drawn), like, strict=True)
+        return tuple(all_multipliers(*each) for each in cores)
+    outer = like.shape[1] if core != "joint" else 1
+    return multipliers(drawn, outer, *like.shape[-2:]).reshape(like.shape)
 
 
 def small(model: str, **fields) -> Config:
@@ -89,6 +98,7 @@ __all__ = [
     "DTYPES",
     "MODELS",
     "SMALL",
+    "all_multipliers",
     "attention_shapes",
     "configs",
     "normal",

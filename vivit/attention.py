@@ -10,38 +10,16 @@ computes the weights again: none are ever stored.
 """
 
 import math
-from dataclasses import dataclass, field
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from vivit.kernels.dropout import Dropout, halves, keep
 from vivit.reference.attention import check_core, record
 
 GROUP_SCORES = 2**23  # scores of one group of rows: 32 MiB in float32, about a CPU's last-level cache
 _MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Dropout:
-    """Attention dropout that is drawn where it is used, row by row, and drawn again in the backward pass."""
-
-    key: jax.Array  # a random key
-    rate: float = field(metadata={"static": True})
-
-    def row_keys(self, rows: int) -> jax.Array:
-        return jax.random.split(self.key, rows)
-
-    def all_multipliers(self, shape: tuple[int, ...]) -> jax.Array:
-        """What the rows of weights of this shape are multiplied by, at once: float32[... q k]."""
-        keys = self.row_keys(math.prod(shape[:-2]))
-        return jax.vmap(lambda key: keep_multiplier(key, self.rate, shape[-2:]))(keys).reshape(shape)
-
-
-def keep_multiplier(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """0 where dropped, 1 / (1 − rate) where kept: float32 of this shape."""
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32) / (1.0 - rate)
 
 
 def joint(
@@ -127,21 +105,13 @@ def factorised_dot_product(
     if heads % 2:
         raise ValueError(f"heads is {heads}: factorised_dot_product needs an even number, half for each axis")
     check_core(qkv, "b t s 3c", heads, mask)
-    time_dropout, space_dropout = halve_dropout(dropout)
+    time_dropout, space_dropout = halves(dropout)
     b, t, s, fused = qkv.shape
     parts = qkv.reshape(b, t, s, 3, 2, fused // 6)  # query, key, value x half of the heads
     time_half, space_half = (parts[..., half, :].reshape(b, t, s, fused // 2) for half in (0, 1))
     over_time = temporal(time_half, heads // 2, mask=mask, dropout=time_dropout, capture=capture)
     over_space = spatial(space_half, heads // 2, mask=mask, dropout=space_dropout, capture=capture)
     return jnp.concatenate([over_time, over_space], axis=-1)
-
-
-def halve_dropout(dropout: tuple[jax.Array, jax.Array] | Dropout | None) -> tuple:
-    """The dropout of the two halves of the heads: over time, over space."""
-    if isinstance(dropout, Dropout):
-        time_key, space_key = jax.random.split(dropout.key)
-        return Dropout(time_key, dropout.rate), Dropout(space_key, dropout.rate)
-    return (None, None) if dropout is None else dropout
 
 
 def attend(
@@ -168,7 +138,7 @@ def attend(
         value.reshape(rows, k, d),
         None if mask is None else mask.reshape(rows, k),
         None if drawn or dropout is None else dropout.reshape(rows, q, k),
-        dropout.row_keys(rows) if drawn else None,
+        _row_seeds(dropout, batch) if drawn else None,
     )
     one_row = partial(_row, dropout.rate if drawn else 0.0, capture is not None)
     group = max(1, GROUP_SCORES // (q * k))
@@ -182,13 +152,13 @@ def attend(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _row(rate: float, keep_weights: bool, query, key, value, mask, multiplier, row_key):
+def _row(rate: float, keep_weights: bool, query, key, value, mask, multiplier, seeds):
     """One head of one sequence: (out [q d], weights [q k] or None).
 
-    query: [q d]. key, value: [k d]. mask: bool[k] or None. multiplier: float32[q k], or drawn from row_key, or None.
+    query: [q d]. key, value: [k d]. mask: bool[k] or None. multiplier: float32[q k], or drawn from seeds, or None.
     """
     exponentials, total = _exponentials(query, key, mask)
-    multiplier = _multiplier(rate, multiplier, row_key, exponentials.shape)
+    multiplier = _multiplier(rate, multiplier, seeds, exponentials.shape)
     kept = exponentials if multiplier is None else exponentials * multiplier
     out = _product("qk,kd->qd", kept.astype(value.dtype), value) / total
     return out.astype(value.dtype), exponentials / total if keep_weights else None
@@ -200,12 +170,12 @@ def _row_forward(rate, keep_weights, *inputs):
 
 def _row_backward(rate, keep_weights, inputs, cotangents):
     """As reference/gradients.py, attend_vjp; the captured weights may have a cotangent too."""
-    query, key, value, mask, multiplier, row_key = inputs
+    query, key, value, mask, multiplier, seeds = inputs
     out_cotangent, weights_cotangent = cotangents
     scale = 1.0 / math.sqrt(query.shape[-1])
     exponentials, total = _exponentials(query, key, mask)
     weights = exponentials / total
-    multiplier = _multiplier(rate, multiplier, row_key, weights.shape)
+    multiplier = _multiplier(rate, multiplier, seeds, weights.shape)
     kept, through = weights, _product("qd,kd->qk", out_cotangent, value)
     if multiplier is not None:
         kept, through = weights * multiplier, through * multiplier
@@ -241,8 +211,24 @@ def _exponentials(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> t
     return exponentials, jnp.where(total == 0.0, 1.0, total)
 
 
-def _multiplier(rate: float, multiplier: jax.Array | None, row_key: jax.Array | None, shape: tuple[int, ...]):
-    return multiplier if row_key is None else keep_multiplier(row_key, rate, shape)
+def _row_seeds(dropout: Dropout, batch: list[int]) -> jax.Array:
+    """What a row's dropout is drawn from: its entry's and head's two seeds, and where it stands on the axis between.
+
+    batch: [b h] or [b outer h]. Returns int32[rows 3].
+    """
+    b, *between, h = batch
+    outer = between[0] if between else 1
+    seeds = jnp.broadcast_to(dropout.seeds[:, jnp.newaxis], (b, outer, h, 2))
+    index = jax.lax.broadcasted_iota(jnp.int32, (b, outer, h, 1), 1)
+    return jnp.concatenate([seeds, index], axis=-1).reshape(b * outer * h, 3)
+
+
+def _multiplier(rate: float, multiplier: jax.Array | None, seeds: jax.Array | None, shape: tuple[int, ...]):
+    if seeds is None:
+        return multiplier
+    query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+    first, second, outer = (jnp.broadcast_to(seeds[i], shape) for i in range(3))
+    return keep((first, second), (outer * shape[0] + query) * shape[1] + key, rate)
 
 
 def split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit.attention import Dropout, halve_dropout, keep_multiplier
+from vivit.kernels.dropout import Dropout, halves, multipliers
 from vivit.reference.config import Config
 from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops, MlpDrops
 
@@ -39,9 +39,10 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """Where one encoder drops: the sizes of its tokens [... n c], and how many leading axes tell sequences apart."""
+    """Where one encoder drops: the sizes of its tokens [b ... n c], and how many leading axes tell sequences apart."""
 
     shape: tuple[int, ...]
+    heads: int
     hidden: int
     sequences: int
     factorised: bool
@@ -62,6 +63,19 @@ def depth_rates(rates: Rates, layers: int) -> jax.Array:
     return rates.stochastic_depth * jnp.arange(layers, dtype=jnp.float32) / max(layers - 1, 1)
 
 
+def keep_multiplier(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    """0 where dropped, 1 / (1 − rate) where kept: float32 of this shape."""
+    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32) / (1.0 - rate)
+
+
+def attention_weights(key: jax.Array, rates: Rates, batch: int, heads: int) -> Dropout | None:
+    """What the weights' multipliers are drawn from, where they are used; or None at rate 0."""
+    if not rates.attention_dropout:
+        return None
+    seeds = jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, heads, 2), jnp.uint32), jnp.int32)
+    return Dropout(seeds, rates.attention_dropout)
+
+
 def elements(key: jax.Array, rates: Rates, shape: tuple[int, ...]) -> jax.Array | None:
     """The multiplier of plain dropout, or None at rate 0."""
     return keep_multiplier(key, rates.dropout, shape) if rates.dropout else None
@@ -79,7 +93,7 @@ def layer_drops(key: jax.Array, depth_rate: jax.Array, rates: Rates, site: Site)
 
     def attention(branch_key: jax.Array) -> AttentionDrops:
         weight_key, out_key, depth_key = jax.random.split(branch_key, 3)
-        weights = Dropout(weight_key, rates.attention_dropout) if rates.attention_dropout else None
+        weights = attention_weights(weight_key, rates, site.shape[0], site.heads)
         return AttentionDrops(weights, elements(out_key, rates, site.shape), depth(depth_key))
 
     hidden_key, out_key, depth_key = jax.random.split(mlp_key, 3)
@@ -102,20 +116,20 @@ def draw(rng: jax.Array, config: Config, rates: Rates, batch: int) -> Drops:
     first_key, second_key = jax.random.split(rng)
     if config.model == "factorised_encoder":
         n = space + extra
-        site = Site(shape=(batch, time, n, c), hidden=config.hidden, sequences=2, factorised=False)
+        site = Site(shape=(batch, time, n, c), heads=h, hidden=config.hidden, sequences=2, factorised=False)
         encoder = _draw_encoder(first_key, config, rates, site, {"attention": (batch, time, h, n, n)})
         if not config.temporal_layers:
             return Drops(encoder)
         temporal, n = config.temporal, time + extra
-        site = Site(shape=(batch, n, c), hidden=temporal.hidden, sequences=1, factorised=False)
+        site = Site(shape=(batch, n, c), heads=temporal.heads, hidden=temporal.hidden, sequences=1, factorised=False)
         weights = {"attention": (batch, temporal.heads, n, n)}
         return Drops(encoder, _draw_encoder(second_key, temporal, rates, site, weights))
     if config.model == "spatio_temporal":
         n = time * space + extra
-        site = Site(shape=(batch, n, c), hidden=config.hidden, sequences=1, factorised=False)
+        site = Site(shape=(batch, n, c), heads=h, hidden=config.hidden, sequences=1, factorised=False)
         return Drops(_draw_encoder(first_key, config, rates, site, {"attention": (batch, h, n, n)}))
     factorised = config.model == "factorised_self_attention"
-    site = Site(shape=(batch, time, space, c), hidden=config.hidden, sequences=1, factorised=factorised)
+    site = Site(shape=(batch, time, space, c), heads=h, hidden=config.hidden, sequences=1, factorised=factorised)
     if factorised:
         return Drops(_draw_encoder(first_key, config, rates, site, {"time": over_time, "space": over_space}))
     halves = tuple((*shape[:2], h // 2, *shape[3:]) for shape in (over_time, over_space))
@@ -139,6 +153,8 @@ def _draw_encoder(key: jax.Array, config: Config, rates: Rates, site: Site, weig
 
 
 def _all_weights(dropout: Dropout, shape: tuple):
+    """The multipliers of weights of this shape, [b h q k] or [b outer h q k]; of a pair of shapes for model 4."""
     if isinstance(shape[0], tuple):
-        return tuple(half.all_multipliers(part) for half, part in zip(halve_dropout(dropout), shape, strict=True))
-    return dropout.all_multipliers(shape)
+        return tuple(_all_weights(half, part) for half, part in zip(halves(dropout), shape, strict=True))
+    outer = shape[1] if len(shape) == 5 else 1
+    return multipliers(dropout, outer, *shape[-2:]).reshape(shape)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from vivit import attention, dropout
+from vivit import attention, dropout, fused
 from vivit.dropout import Rates, Site
 from vivit.layers import aligned, dense, drop, layer_norm, mlp
 from vivit.reference.attention import record
@@ -33,11 +33,12 @@ class Kind(NamedTuple):
     epsilon: float
     order: str
     dtype: str
+    attention: str
 
 
-def kind_of(config: Config, dtype: str) -> Kind:
-    """The kind of a config's layers, with "float32" or "bfloat16" operands."""
-    return Kind(config.heads, config.gelu, config.epsilon, config.order, dtype)
+def kind_of(config: Config, dtype: str, attention: str) -> Kind:
+    """The kind of a config's layers, with "float32" or "bfloat16" operands; attention: see fused.choose."""
+    return Kind(config.heads, config.gelu, config.epsilon, config.order, dtype, attention)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +91,7 @@ def _encode(tokens, params: Encoder, positions, mask, key, kind: Kind, block, se
     if positions is not None:
         tokens = tokens + aligned(positions, tokens)
     count, _, hidden = params.blocks.mlp.hidden.kernel.shape
-    site = Site(shape=tokens.shape, hidden=hidden, sequences=sequences, factorised=block is factorised_block)
+    site = Site(shape=tokens.shape, heads=kind.heads, hidden=hidden, sequences=sequences, factorised=block is factorised_block)
     layer_keys = None
     if key is not None:
         token_key, layer_keys = dropout.encoder_keys(key, count)
@@ -122,7 +123,7 @@ def block(
     drops: BlockDrops | None,
     capture: dict | None,
     *,
-    core: Callable[..., jax.Array],
+    core: str,
     kind: Kind,
     mask: jax.Array | None,
 ) -> jax.Array:
@@ -131,15 +132,15 @@ def block(
     Source: Arnab et al. 2021, eq. 2 and 3. tokens: float32[... n c]. mask: as the core's. Returns float32[... n c].
     """
     drops = drops or BlockDrops()
-    tokens = tokens + attention_branch(
+    tokens = attention_residual(
         tokens, params.attention_norm, params.attention, core, drops.attention, capture, kind, mask
     )
     return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, kind)
 
 
-joint_block = partial(block, core=attention.joint)
-spatial_block = partial(block, core=attention.spatial)
-factorised_dot_product_block = partial(block, core=attention.factorised_dot_product)
+joint_block = partial(block, core="joint")
+spatial_block = partial(block, core="spatial")
+factorised_dot_product_block = partial(block, core="factorised_dot_product")
 
 
 def factorised_block(
@@ -156,33 +157,44 @@ def factorised_block(
     Source: Arnab et al. 2021, eq. 4 to 6. tokens: float32[b t s c]. mask: bool[b t s]. Returns float32[b t s c].
     """
     drops = drops or FactorisedBlockDrops()
-    over_time = (params.time_norm, params.time_attention, attention.temporal, drops.time, "time_attention")
-    over_space = (params.space_norm, params.space_attention, attention.spatial, drops.space, "space_attention")
+    over_time = (params.time_norm, params.time_attention, "temporal", drops.time, "time_attention")
+    over_space = (params.space_norm, params.space_attention, "spatial", drops.space, "space_attention")
     for norm, projections, core, dropped, name in (
         (over_time, over_space) if kind.order == "time_space" else (over_space, over_time)
     ):
-        branch = attention_branch(tokens, norm, projections, core, dropped, capture, kind, mask, name)
-        tokens = tokens + branch
+        tokens = attention_residual(tokens, norm, projections, core, dropped, capture, kind, mask, name)
     return mlp_residual(tokens, params.mlp_norm, params.mlp, drops.mlp, capture, kind)
 
 
-def attention_branch(
+def attention_residual(
     tokens: jax.Array,
     norm: LayerNorm,
     params: Attention,
-    core: Callable[..., jax.Array],
+    core: str,
     drops: AttentionDrops,
     capture: dict | None,
     kind: Kind,
     mask: jax.Array | None,
     name: str = "attention",
 ) -> jax.Array:
-    """MSA(LN(z)) = core(LN(z) W_qkv) W_O. tokens: float32[... n c]. Captures <name>. Returns float32[... n c]."""
-    qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype).astype(kind.dtype)
-    mixed = core(qkv, kind.heads, mask=mask, dropout=drops.weights, capture=capture)
-    out = drop(dense(mixed, params.out, kind.dtype), drops.out)
-    record(capture, name, out)
-    return drop(out, drops.depth)
+    """MSA(LN(z)) + z, with MSA(x) = core(x W_qkv) W_O. core: its name in attention.py and kernels/attention.py.
+
+    tokens: float32[... n c]. Captures the branch as <name>, and weights, which only XLA's form has. Returns
+    float32[... n c].
+    """
+
+    def xla(tokens, norm, params, mask, drops):
+        qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype).astype(kind.dtype)
+        mixed = getattr(attention, core)(qkv, kind.heads, mask=mask, dropout=drops.weights, capture=capture)
+        out = drop(dense(mixed, params.out, kind.dtype), drops.out)
+        record(capture, name, out)
+        return tokens + drop(out, drops.depth)
+
+    how = "xla" if capture is not None else kind.attention
+    kernel = partial(
+        fused.attention_residual, core=core, heads=kind.heads, epsilon=kind.epsilon, dtype=kind.dtype
+    )
+    return fused.choose(how, kernel, xla, tokens, norm, params, mask, drops)
 
 
 def mlp_residual(
@@ -194,9 +206,15 @@ def mlp_residual(
     kind: Kind,
 ) -> jax.Array:
     """MLP(LN(y)) + y. tokens: float32[... n c]. Captures "mlp" and "out". Returns float32[... n c]."""
-    normal = layer_norm(tokens, norm, kind.epsilon)
-    branch = drop(mlp(normal, params, kind.gelu, kind.dtype, dropout=drops.hidden), drops.out)
-    record(capture, "mlp", branch)
-    tokens = tokens + drop(branch, drops.depth)
+
+    def xla(tokens, norm, params, drops):
+        normal = layer_norm(tokens, norm, kind.epsilon)
+        branch = drop(mlp(normal, params, kind.gelu, kind.dtype, dropout=drops.hidden), drops.out)
+        record(capture, "mlp", branch)
+        return tokens + drop(branch, drops.depth)
+
+    how = "xla" if capture is not None or drops.hidden is not None else kind.attention
+    kernel = partial(fused.mlp_residual, gelu=kind.gelu, epsilon=kind.epsilon, dtype=kind.dtype)
+    tokens = fused.choose(how, kernel, xla, tokens, norm, params, drops)
     record(capture, "out", tokens)
     return tokens

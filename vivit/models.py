@@ -11,6 +11,7 @@ from jax.core import Tracer
 from vivit import encoder, tubelet
 from vivit.dropout import Rates
 from vivit.encoder import Options
+from vivit.fused import ATTENTION
 from vivit.layers import dense, pool
 from vivit.positions import table
 from vivit.reference.attention import record
@@ -55,6 +56,7 @@ def forward(
     rescale_depth: bool = False,
     remat: bool = False,
     unroll: bool = False,
+    attention: str = "auto",
     capture: dict | None = None,
 ) -> jax.Array:
     """The logits of a batch of clips. Its parts are compiled once for each shape and kind; it can be jitted as a whole.
@@ -69,11 +71,16 @@ def forward(
     dtype: "float32" or "bfloat16", of the operands of the blocks' matmuls; None: the video's, float32 for uint8.
     dropout, attention_dropout, stochastic_depth, rescale_depth: see vivit.dropout.Rates; they act only with rng.
     remat: recompute each layer's activations in the backward pass. unroll: compile every layer by itself.
-    capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits.
+    attention: "auto": the Pallas kernels where the program is lowered for a TPU, else XLA; "pallas": kernels everywhere,
+    off a TPU in Pallas's interpreter; "xla": never kernels.
+    capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits. A
+    layer whose stages are captured is computed by XLA: kernels keep no attention weights.
 
     Raises ValueError if params, video, frames_valid or an option do not fit.
     """
     video, frames_valid, grid, dtype = checked(params, video, config, frames_valid, resize, dtype)
+    if attention not in ATTENTION:
+        raise ValueError(f"attention is {attention!r}: it must be one of {', '.join(ATTENTION)}")
     rates = Rates(
         dropout=dropout,
         attention_dropout=attention_dropout,
@@ -86,7 +93,7 @@ def forward(
         keys = dict(zip(("encoder", "temporal_encoder"), jax.random.split(rng), strict=True))
 
     def encode(tokens, params, config, *args, name: str = "encoder", **kwargs):
-        kind = encoder.kind_of(config, dtype)
+        kind = encoder.kind_of(config, dtype, attention)
         return encoder.encode(tokens, params, kind, *args, **kwargs, options=options, key=keys.get(name), name=name)
 
     parts = Parts(

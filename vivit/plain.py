@@ -128,7 +128,7 @@ def encode(
         tokens = tokens + aligned(positions, tokens)
     tokens = drop(tokens, drops.tokens)
     record(capture, f"{name}/tokens", tokens)
-    kind = kind_of(config, dtype)
+    kind = kind_of(config, dtype, "xla")
     for index in range(config.layers):
         one, dropped = layer(params.blocks, index), layer(drops.blocks, index)
         tokens, stages = block(tokens, one, dropped, mask, kind=kind, capturing=capture is not None)

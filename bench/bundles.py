@@ -1,0 +1,121 @@
+"""The compiler's dump of one Pallas kernel: its very long instruction words ("bundles") and what they keep busy.
+
+A bundle takes one cycle, `vdelay n` n more. Nesting is marked by `>`: depth 0 runs once, depth 1 is the loop over the
+grid, deeper ones are loops of the kernel, which count from 0 to a constant. Branches (`pl.when`) count as taken. Waits
+for memory are not in it.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+(?P<label>[A-Z]*):\s*(?P<depth>(?:> ?)*)\{")
+DELAY = re.compile(r"\bvdelay (\d+)")
+PUSH = re.compile(r"\bvmatmul\.(?P<form>[\w.]*)mxu(?P<unit>\d)")
+EXIT = re.compile(r"\bscmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test")
+ROWS = {"f32": 8, "bf16": 16}  # of the left operand, in one push
+
+
+@dataclass
+class Part:
+    """The bundles of one loop, those of the loops inside it included."""
+
+    cycles: int = 0
+    trips: int | None = None  # how often its loop runs, as far as the program tells
+    rows: dict[str, int] = field(default_factory=dict)  # pushed into each matrix unit
+    busy: dict[str, int] = field(default_factory=dict)  # slots filled, by unit
+
+    def add(self, inner: "Part") -> None:
+        """Adds a loop inside this one. Raises ValueError if its length is unknown."""
+        if inner.trips is None:
+            raise ValueError("the kernel has a loop inside a grid step whose length is not in the dump")
+        self.cycles += inner.trips * inner.cycles
+        for own, theirs in ((self.rows, inner.rows), (self.busy, inner.busy)):
+            for name, count in theirs.items():
+                own[name] = own.get(name, 0) + inner.trips * count
+
+
+@dataclass(frozen=True)
+class Program:
+    """A kernel's program: what runs once, what runs in each step of the grid, and the slots a bundle has."""
+
+    once: Part
+    step: Part
+    slots: dict[str, int]
+
+    def cycles(self, steps: int) -> int:
+        return self.once.cycles + steps * self.step.cycles
+
+    def rows(self, steps: int) -> int:
+        """Rows pushed into the busiest matrix unit."""
+        units = {*self.once.rows, *self.step.rows}
+        return max((self.once.rows.get(unit, 0) + steps * self.step.rows.get(unit, 0) for unit in units), default=0)
+
+    def all_rows(self, steps: int) -> int:
+        """Rows pushed into all matrix units together."""
+        return sum(self.once.rows.values()) + steps * sum(self.step.rows.values())
+
+    def busy(self, steps: int) -> dict[str, float]:
+        """Cycles that each unit is busy, its slots all filled."""
+        return {
+            unit: (self.once.busy.get(unit, 0) + steps * self.step.busy.get(unit, 0)) / slots
+            for unit, slots in self.slots.items()
+        }
+
+
+def read(bundles: Path, utilisation: Path) -> Program:
+    """The program of a kernel from its two files. Raises ValueError where they are not understood."""
+    return parse(bundles.read_text().splitlines(), utilisation.read_text().splitlines())
+
+
+def parse(bundles: Iterable[str], utilisation: Iterable[str]) -> Program:
+    """As read, from lines."""
+    names, slots, busy = _utilisation(utilisation)
+    nest = [Part(), Part()]  # from the outermost loop to the one that is being read; the grid's is always there
+    bundle = 0
+    for line in bundles:
+        found = BUNDLE.match(line)
+        if not found:
+            continue
+        depth = found["depth"].count(">")
+        while len(nest) > max(depth + 1, 2) or (found["label"] == "LB" and len(nest) == depth + 1 > 2):
+            inner = nest.pop()
+            nest[-1].add(inner)
+        nest += [Part() for _ in range(depth + 1 - len(nest))]
+        part = nest[depth]
+        part.cycles += 1 + sum(int(cycles) for cycles in DELAY.findall(line))
+        ends = EXIT.search(line)
+        if ends:
+            part.trips = int(ends[1])
+        for push in PUSH.finditer(line):
+            form = "bf16" if "bf16" in push["form"] else "f32"
+            part.rows[push["unit"]] = part.rows.get(push["unit"], 0) + ROWS[form]
+        if bundle < len(busy):
+            for name, filled in zip(names, busy[bundle], strict=True):
+                part.busy[name] = part.busy.get(name, 0) + filled
+        bundle += 1
+    while len(nest) > 2:
+        inner = nest.pop()
+        nest[-1].add(inner)
+    if not bundle:
+        raise ValueError("no bundles in the compiler's dump: its format is not the one that is known here")
+    if abs(len(busy) - bundle) > 2:
+        raise ValueError(
+            f"{bundle} bundles, but the utilisation of {len(busy)}: the dump's format is not the known one"
+        )
+    return Program(nest[0], nest[1], dict(zip(names, slots, strict=True)))
+
+
+def _utilisation(lines: Iterable[str]) -> tuple[list[str], list[int], list[list[int]]]:
+    """Names of the units, the slots of each in a bundle, and the filled ones bundle by bundle."""
+    names: list[str] = []
+    numbers = []
+    for line in lines:
+        if line.startswith("MXU"):
+            names = [name.strip() for name in line.split(",")]
+        elif line.strip() and all(word.isdigit() for word in line.split()):
+            numbers.append([int(word) for word in line.split()])
+    if not names or not numbers or any(len(row) != len(names) for row in numbers):
+        raise ValueError("the compiler's utilisation table is not in the known format")
+    return names, numbers[0], numbers[1:]

@@ -1,0 +1,210 @@
+"""`python -m bench schedule`: cycles of the attention cores and layers as a TPU's own compiler schedules them.
+
+For every chip, dtype and workload: this package's kernels, XLA on its and on the usual formulation, JAX's own Pallas
+flash and splash attention; forward, and forward + backward. With --model the whole forward and a training step of the
+four models (bench/model_schedule.py). Nothing is run, so nothing is checked against the oracle here: tests and
+`python -m bench attention` do that. What is checked first is that the compiler's dump is read rightly.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from itertools import groupby, product
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+from rich.console import Console
+from rich.progress import Progress
+
+from bench.chips import CHIPS, environment
+
+IMPLEMENTATIONS = (
+    "core pallas",
+    "core xla",
+    "core plain",
+    "core flash",
+    "core splash",
+    "layer ours",
+    "layer plain",
+)
+DIRECTIONS = ("forward", "forward+backward")
+WORKLOADS = ("spatial", "temporal", "factorised_dot_product", "joint")  # as workloads.py, which would import JAX
+DTYPES = ("float32", "bfloat16")
+MODELS = {"1": "", "2": "-fe", "3": "-fsa", "4": "-fdp"}
+
+
+class Job(NamedTuple):
+    """One program to compile."""
+
+    chip: str
+    dtype: str
+    workload: str  # or the suffix of a model
+    implementation: str
+    direction: str
+    layout: str = "default"  # of arguments and results: XLA's, or "auto", what the program prefers
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench schedule", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--chip", nargs="+", default=["v3"], choices=CHIPS, metavar="NAME", help=", ".join(CHIPS))
+    parser.add_argument("--workload", nargs="+", default=WORKLOADS, choices=WORKLOADS, metavar="NAME")
+    parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="NAME")
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="implementations whose names contain one of these")
+    parser.add_argument(
+        "--layout", choices=("default", "auto"), help="of arguments and results (default: auto for cores, else default)"
+    )
+    parser.add_argument("--forward", action="store_true", help="leave out forward + backward")
+    parser.add_argument(
+        "--model", nargs="*", choices=MODELS, metavar="NUMBER", help="whole models 1 to 4 in bfloat16 instead"
+    )
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at a time (default: cores)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw roofline or models there, as PNG")
+    parser.add_argument("--worker", nargs=2, metavar=("CHIP", "FOLDER"), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.worker:
+        return _work(*options.worker)
+    if options.jobs < 1:
+        parser.error(f"--jobs is {options.jobs}: it must be at least 1")
+    missing = _missing("libtpu", *(["matplotlib"] if options.plot else []))
+    if missing:
+        parser.error(f"{missing} is not installed: pip install 'vivit[tpu,plot]'")
+    jobs = list(_jobs(options))
+    if not jobs:
+        parser.error(f"no implementation's name contains {' or '.join(options.only)}")
+    try:
+        results, checks = run(jobs, options.jobs)
+    except ValueError as error:
+        print(f"python -m bench schedule: {error}", file=sys.stderr)
+        return 1
+    return _report(results, checks, options)
+
+
+def _missing(*packages: str) -> str | None:
+    import importlib.util
+
+    return next((package for package in packages if importlib.util.find_spec(package) is None), None)
+
+
+def _jobs(options: argparse.Namespace):
+    directions = DIRECTIONS[:1] if options.forward else DIRECTIONS
+    if options.model is not None:
+        from bench.model_schedule import IMPLEMENTATIONS as implementations
+
+        models = [MODELS[number] for number in options.model or MODELS]
+        pairs = product(options.chip, ["bfloat16"], models, implementations, directions)
+    else:
+        pairs = product(options.chip, options.dtype, options.workload, IMPLEMENTATIONS, directions)
+    for job in pairs:
+        if not options.only or any(text in job[3] for text in options.only):
+            preferred = "auto" if job[3].startswith("core") else "default"
+            yield Job(*job, preferred if options.layout is None or options.model is not None else options.layout)
+
+
+def run(jobs: Sequence[Job], at_once: int) -> tuple[dict[Job, dict | str], list[str]]:
+    """Schedules of all jobs, or one line each that tells why there is none; and what the checks found, chip by chip.
+
+    Raises ValueError if the dump of a chip's compiler is not understood.
+    """
+    groups = [list(group) for _, group in groupby(jobs, key=lambda job: job[:3])]
+    results: dict[Job, dict | str] = {}
+    checks: dict[str, str] = {}
+    with Progress(console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(at_once) as pool:
+        task = progress.add_task("compiling", total=len(jobs))
+
+        def found(job: Job, result: dict | str) -> None:
+            results[job] = result
+            progress.advance(task)
+
+        for chip, check in pool.map(lambda group: _run_group(group, found), groups):
+            checks[chip] = check
+    return {job: results[job] for job in jobs}, list(checks.values())
+
+
+def _run_group(jobs: list[Job], found: Callable[[Job, dict | str], None]) -> tuple[str, str]:
+    """Jobs of one chip in a process of their own, in another one after a job on which the compiler dies."""
+    chip, check = jobs[0].chip, ""
+    while jobs:
+        with tempfile.TemporaryDirectory() as folder:
+            program = (sys.executable, "-m", "bench", "schedule", "--worker", chip, folder)
+            process = subprocess.Popen(
+                program, env=environment(Path(folder)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+            stdin, stdout = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
+            stdin.write(json.dumps(jobs))
+            stdin.close()
+            for line in stdout:
+                message = json.loads(line)
+                if "fault" in message:
+                    raise ValueError(message["fault"])
+                if "check" in message:
+                    check = message["check"]
+                else:
+                    found(jobs.pop(0), message["schedule"])
+            process.wait()
+        if jobs:
+            found(jobs.pop(0), f"the compiler ended with exit code {process.returncode}")
+    return chip, check
+
+
+def _work(chip: str, folder: str) -> int:
+    """The worker: jobs as JSON from standard input, a line of JSON for the check and for each job."""
+    from bench import model_schedule
+    from bench.compiler import Compiler, check
+    from bench.formulations import program
+
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # the compilers write to standard output too
+    compiler = Compiler(CHIPS[chip], Path(folder))
+
+    def tell(**message: Any) -> None:
+        print(json.dumps(message), file=out, flush=True)
+
+    try:
+        tell(check=check(compiler))
+    except ValueError as error:
+        tell(fault=str(error))
+        return 1
+    for job in (Job(*values) for values in json.load(sys.stdin)):
+        try:
+            if job.workload in WORKLOADS:
+                function, arguments = program(compiler, *job[1:5])
+                tell(schedule=asdict(compiler.schedule(function, *arguments, layout=job.layout)))
+            else:
+                tell(schedule=model_schedule.extrapolated(compiler, *job[1:5]))
+        except Exception as error:  # a kernel that does not compile is a result
+            tell(schedule=_one_line(error))
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    """What an exception says, the compiler's preamble left out."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = re.sub(r"^INTERNAL: Mosaic failed to compile TPU kernel: (E\d+: )?(\w+: )?", "", lines[0] if lines else "")
+    return (text or type(error).__name__)[:200]
+
+
+def _report(results: dict[Job, dict | str], checks: list[str], options: argparse.Namespace) -> int:
+    from bench import schedule_table
+
+    console = Console(width=max(Console().width, 170))
+    (schedule_table.show if options.model is None else schedule_table.show_models)(results, checks, console)
+    if options.json:
+        rows = [{**job._asdict(), "schedule": schedule} for job, schedule in results.items()]
+        options.json.write_text(json.dumps({"checks": checks, "rows": rows}, indent=1) + "\n")
+    if options.plot:
+        from bench import plots
+
+        options.plot.mkdir(parents=True, exist_ok=True)
+        draw = plots.rooflines if options.model is None else plots.models
+        for file in draw(results, options.plot):
+            print(f"wrote {file}")
+    return 0

@@ -1,0 +1,149 @@
+"""The tables of `python -m bench schedule`, and the words that say what their numbers are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bench import model_schedule
+from bench.chips import CHIPS, Chip
+from bench.workloads import WORKLOADS, Workload
+
+Results = dict[Any, dict | str]
+FOOTER = """\
+These are static schedules by the TPU's own compilers, not timings: nothing was run.
+XLA's operations: the sum of the compiler's estimated_cycles (a loop's body times its length). Pallas kernels: the
+largest of bundles of the schedule x grid steps, rows pushed into the busiest matrix unit at its rate, and bytes moved
+by the blocks ÷ the bandwidth that XLA charges. Waits and overlap between operations are
+in neither; branches count as taken; a unit is taken to start one operation a cycle. Cores take and give arrays in the
+layout that each prefers, as between the operations of a model; layers in XLA's default layout (see --layout).
+">": XLA has no estimate for some operation, which is not counted.
+MXU: useful multiply-adds ÷ what the matrix units could do in that many cycles; in brackets with a head's {d} channels
+filling only their part of the units. HBM: bytes that no formulation can avoid ÷ what the memory could move. Backward
+counts twice the forward's multiply-adds. Limits: the unit that is busy longest, and its part of the cycles, among
+the kernel's units; "XLA copy" and "XLA other" are XLA's copies and its operations that are neither copy nor matmul."""
+
+
+def useful(workload: Workload, job: Any) -> tuple[int, int, int]:
+    """(multiply-adds of the projections, of the heads, bytes) that an implementation of this workload must do."""
+    backward = job.direction != "forward"
+    times = 3 if backward else 1
+    if job.implementation.startswith("core"):
+        return 0, times * workload.core_multiply_adds, workload.core_bytes(job.dtype, backward=backward)
+    return (
+        times * workload.projection_multiply_adds,
+        times * workload.core_multiply_adds,
+        workload.layer_bytes(job.dtype, backward=backward),
+    )
+
+
+def fractions(job: Any, cycles: float) -> tuple[float, float, float]:
+    """Of the matrix units' limit, of that with heads at their own depth, and of the memory's."""
+    chip, workload = CHIPS[job.chip], WORKLOADS[job.workload]
+    projections, heads, moved = useful(workload, job)
+    depth = min(1.0, workload.channels / workload.heads / chip.side)
+    peak = chip.multiply_adds_per_cycle * cycles
+    return (projections + heads) / peak, (projections + heads / depth) / peak, moved / chip.bytes_per_cycle / cycles
+
+
+def show(results: Results, checks: Sequence[str], console: Console) -> None:
+    """One table for each chip and dtype."""
+    for chip, dtype in dict.fromkeys((job.chip, job.dtype) for job in results):
+        table = Table(title=f"{chip}, {dtype}: scheduled cycles (static schedule, not a timing)", title_justify="left")
+        for name in ("workload", "implementation"):
+            table.add_column(name, no_wrap=True)
+        for name in ("", "Mcycles", "ms", "÷ plain", "MXU (heads)", "HBM", "limits", "VMEM", "temp MB"):
+            table.add_column(name, justify="right", no_wrap=True)
+        previous = None
+        for job, schedule in results.items():
+            if (job.chip, job.dtype) == (chip, dtype):
+                if previous not in (None, job.workload):
+                    table.add_section()
+                table.add_row(job.workload if previous != job.workload else "", *_cells(job, schedule, results))
+                previous = job.workload
+        console.print(table)
+    d = {workload.channels // workload.heads for workload in WORKLOADS.values()}
+    _footer(console, checks, FOOTER.format(d=", ".join(map(str, sorted(d)))))
+
+
+def _cells(job: Any, schedule: dict | str, results: Results) -> tuple[str, ...]:
+    arrow = "→" if job.direction == "forward" else "→←"
+    if isinstance(schedule, str):
+        return job.implementation, arrow, "—", "", "", "", "", _short(schedule), "", ""
+    cycles = schedule["cycles"]
+    full, heads, memory = fractions(job, cycles)
+    plain = results.get(job._replace(implementation=job.implementation.partition(" ")[0] + " plain"))
+    unit = max(schedule["busy"], key=lambda name: schedule["busy"][name])
+    return (
+        job.implementation,
+        arrow,
+        f"{_more(schedule)}{cycles / 1e6:.2f}",
+        f"{CHIPS[job.chip].milliseconds(cycles):.2f}",
+        f"{cycles / plain['cycles']:.2f}" if isinstance(plain, dict) else "",
+        f"{full:.0%} ({heads:.0%})",
+        f"{memory:.0%}",
+        f"{unit} {schedule['busy'][unit] / cycles:.0%}",
+        f"{schedule['vmem_bytes'] / 2**20:.1f}" if schedule["vmem_bytes"] else "",
+        f"{schedule['temporary_bytes'] / 1e6:.0f}",
+    )
+
+
+def _more(schedule: dict) -> str:
+    """A sign that the cycles are too few."""
+    return "> " if schedule["unknown"] else ""
+
+
+def _short(fault: str) -> str:
+    return fault if len(fault) <= 36 else fault[:35] + "…"
+
+
+def show_models(results: Results, checks: Sequence[str], console: Console) -> None:
+    """The four models, whole."""
+    for chip in dict.fromkeys(job.chip for job in results):
+        table = Table(title=f"ViViT-B/16x2 on {chip}, bfloat16 (static schedule, not a timing)", title_justify="left")
+        for name in ("model", "implementation"):
+            table.add_column(name, no_wrap=True)
+        for name in ("", "clips", "Mcycles", "of them kernels", "copies", "÷ plain", "ms a clip", "paper", "temp MB"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for job, schedule in results.items():
+            if job.chip == chip:
+                table.add_row(*_model_cells(job, schedule, results, CHIPS[chip]))
+        console.print(table)
+    _footer(console, checks, MODEL_FOOTER + FOOTER.partition("\nMXU")[0])
+
+
+MODEL_FOOTER = """\
+Compiled with one and two layers (model 2: also two temporal layers) and extended in a straight line to 12 (and 4).
+Paper: Arnab et al. 2021, table 2, milliseconds a clip on TPU-v3. A core of v3 is half a chip. →←: gradient of the mean
+cross entropy with respect to the parameters (float32 parameters), no optimiser.
+"""
+
+
+def _model_cells(job: Any, schedule: dict | str, results: Results, chip: Chip) -> tuple[str, ...]:
+    arrow = "→" if job.direction == "forward" else "→←"
+    name = f"{('', '-fe', '-fsa', '-fdp').index(job.workload) + 1} {model_schedule.SIZE}{job.workload}"
+    if isinstance(schedule, str):
+        return name, job.implementation, arrow, "", "—", "", "", "", _short(schedule), "", ""
+    cycles, clips = schedule["cycles"], model_schedule.clips(job.workload)
+    plain = results.get(job._replace(implementation="plain"))
+    paper = model_schedule.paper_milliseconds(job.workload)
+    return (
+        name,
+        job.implementation,
+        arrow,
+        str(clips),
+        f"{_more(schedule)}{cycles / 1e6:.1f}",
+        f"{schedule['kernel_cycles'] / 1e6:.1f}",
+        f"{schedule['kinds'].get('copy', 0) / 1e6:.1f}",
+        f"{cycles / plain['cycles']:.2f}" if isinstance(plain, dict) else "",
+        f"{chip.milliseconds(cycles) / clips:.1f}",
+        f"{paper}" if job.direction == "forward" and job.chip == "v3" else "",
+        f"{schedule['temporary_bytes'] / 1e6:.0f}",
+    )
+
+
+def _footer(console: Console, checks: Sequence[str], text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+    for check in checks:
+        console.print(f"Checked: {check}", markup=False, highlight=False)

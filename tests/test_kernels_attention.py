@@ -1,0 +1,178 @@
+"""The attention kernels against the oracle, on a CPU: Pallas's interpreter, and its simulation of a TPU's memory."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cores import Problem, assert_accurate, compiled, problems, value_and_gradient
+from hypothesis import HealthCheck, given, settings
+from jax.experimental.pallas import tpu as pltpu
+from jax.sharding import PartitionSpec
+from strategies import CORE_FAULTS, CORES, DTYPES, all_multipliers, normal
+
+from vivit import attention as xla
+from vivit.kernels import attention as kernels
+from vivit.kernels import blocked, chip
+from vivit.kernels.dropout import Dropout
+
+SIZES = ((1, 1, 1, 2, 5), (2, 3, 8, 2, 64), (1, 5, 13, 4, 32))  # b t s heads d: one token; tile edges; primes
+LONG = ((1, 3, 47, 2, 64),)
+SIMULATED = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan", out_of_bounds_reads="uninitialized")
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """A chip with 400 kB of VMEM: channels are cut over the grid, sequences above 8 go in blocks, keys in several."""
+    monkeypatch.setattr(chip, "vmem_bytes", lambda: 400_000)
+    monkeypatch.setattr(kernels, "LONGEST", 8)
+    monkeypatch.setattr(blocked, "QUERIES", 16)
+    monkeypatch.setattr(blocked, "QUERIES_BACKWARD", 16)
+    compiled.cache_clear()
+    yield
+    compiled.cache_clear()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("core", CORES)
+@settings(max_examples=9)
+@given(problem=problems(SIZES))
+def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(core, problem, dtype):
+    assert_accurate(kernels, core, dtype, *problem.arrays(core), operands=dtype, interpret=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("core", CORES)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(problem=problems(LONG))
+def test_long_sequences_and_little_memory_are_as_accurate(core, problem, dtype, little_memory):
+    assert_accurate(kernels, core, dtype, *problem.arrays(core), operands=dtype, interpret=True)
+
+
+@pytest.mark.parametrize("heads_and_channels", [(2, 128), (3, 80), (2, 30), (1, 256)])
+def test_heads_of_other_sizes_are_as_accurate(heads_and_channels):
+    problem = Problem((1, 2, 7, *heads_and_channels), masked=0.3, dropped=0.25)
+    assert_accurate(kernels, "spatial", "float32", *problem.arrays("spatial"), interpret=True)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_bfloat16_is_as_accurate_where_the_matrix_unit_takes_float32(core):
+    qkv, out, heads, _ = Problem((2, 3, 5, 2, 64)).arrays(core)
+    options = {"mask": None, "dropout": None}
+    assert_accurate(kernels, core, "bfloat16", qkv, out, heads, options, operands="float32", interpret=True)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_no_kernel_reads_memory_that_nobody_wrote_and_none_races(core):
+    qkv, out, heads, options = Problem((1, 2, 11, 2, 64), masked=0.3).arrays(core)
+    options["dropout"] = None
+    assert_accurate(kernels, core, "float32", qkv, out, heads, options, operands="float32", interpret=SIMULATED)
+    assert not races_found()
+
+
+def test_no_kernel_for_long_sequences_reads_memory_that_nobody_wrote(little_memory):
+    qkv, out, heads, _ = Problem((1, 1, 144, 2, 64)).arrays("joint")  # whole blocks of queries, the last keys hang over
+    options = {"mask": None, "dropout": None}
+    assert_accurate(kernels, "joint", "float32", qkv, out, heads, options, operands="float32", interpret=SIMULATED)
+    assert not races_found()
+
+
+def races_found() -> bool:
+    """Whether the simulation has seen two accesses that nothing orders; JAX keeps this in a private module."""
+    from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+
+    return interpret_pallas_call.races.races_found
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_dropout_drawn_in_a_kernel_is_the_one_that_xla_draws(core):
+    qkv, out, heads, options = Problem((2, 3, 5, 4, 7), seed=3).arrays(core)
+    drawn = Dropout(jax.random.randint(jax.random.key(6), (2, heads, 2), -(2**31), 2**31 - 1), 0.4)
+    full = all_multipliers(core, drawn, options["dropout"])
+    ours, given_, theirs = (
+        value_and_gradient(module, core, "float32", qkv, out, heads, {"mask": None, "dropout": dropout}, **keywords)
+        for module, dropout, keywords in (
+            (kernels, drawn, {"interpret": True}),
+            (kernels, full, {"interpret": True}),
+            (xla, drawn, {}),
+        )
+    )
+    for one, other, another in zip(ours, given_, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+        np.testing.assert_allclose(one, another, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_kernels_can_be_mapped_over_another_axis(core):
+    qkv, out, heads, _ = Problem((6, 3, 5, 4, 32)).arrays(core)
+    function = partial(getattr(kernels, core), heads=heads, interpret=True)
+
+    def pulled(qkv, out):
+        return jax.vjp(function, qkv)[1](out)[0]
+
+    stacked = [x.reshape(2, 3, *x.shape[1:]) for x in (qkv, out)]
+    for actual, expected in (
+        (jax.vmap(function)(stacked[0]), function(jnp.asarray(qkv))),
+        (jax.vmap(pulled)(*stacked), pulled(jnp.asarray(qkv), jnp.asarray(out))),
+    ):
+        np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=0, atol=1e-6)
+
+
+def test_kernels_can_be_scanned_and_rematerialised():
+    tokens = jnp.asarray(normal(1, 1, 2, 5, 64))
+    kernel = jnp.asarray(normal(2, 3, 64, 192)) / 8
+
+    def loss(core, tokens, kernel):
+        def step(tokens, kernel):
+            return tokens + core(jnp.einsum("btsc,cf->btsf", tokens, kernel), 2), None
+
+        return jnp.square(jax.lax.scan(jax.checkpoint(step), tokens, kernel)[0]).sum()
+
+    ours, theirs = (
+        jax.jit(jax.grad(partial(loss, core), argnums=(0, 1)))(tokens, kernel)
+        for core in (partial(kernels.spatial, interpret=True), xla.spatial)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize("core", ["spatial", "temporal"])
+def test_kernels_can_be_sharded_over_batch_and_heads(core):
+    b, t, s, heads, d = 2, 3, 5, 4, 64
+    axes = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((2, 2), ("b", "h"), axes, devices=jax.devices()[:4])
+    qkv = jnp.asarray(normal(1, b, t, s, 3, heads * d))
+    seeds = jax.random.randint(jax.random.key(6), (b, heads, 2), -(2**31), 2**31 - 1)
+
+    def run(qkv, seeds):
+        fused = qkv.reshape(*qkv.shape[:3], 3 * qkv.shape[4])
+        return getattr(kernels, core)(fused, seeds.shape[1], dropout=Dropout(seeds, 0.3), interpret=True)
+
+    wide, narrow = PartitionSpec("b", None, None, None, "h"), PartitionSpec("b", None, None, "h")
+    sharded = jax.shard_map(run, mesh=mesh, in_specs=(wide, PartitionSpec("b", "h")), out_specs=narrow, check_vma=False)
+
+    def both(function):
+        value, pull = jax.vjp(lambda qkv: function(qkv, seeds), qkv)
+        return value, pull(jnp.cos(value))[0]
+
+    for one, other in zip(jax.jit(partial(both, sharded))(), both(run), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("core", "shape", "heads", "mask", "message"), CORE_FAULTS)
+def test_what_does_not_fit_is_refused_in_one_line(core, shape, heads, mask, message):
+    with pytest.raises(ValueError, match=message):
+        getattr(kernels, core)(jnp.zeros(shape), heads, mask=None if mask is None else jnp.ones(mask, bool))
+
+
+def test_other_dtypes_and_precisions_are_refused():
+    with pytest.raises(ValueError, match="qkv has dtype float16: it must be float32 or bfloat16"):
+        kernels.joint(jnp.zeros((1, 2, 6), jnp.float16), 1)
+    with pytest.raises(ValueError, match="precision is 'high': it must be None or 'highest'"):
+        kernels.joint(jnp.zeros((1, 2, 6)), 1, precision="high")
+
+
+def test_dropout_of_the_wrong_shape_is_refused():
+    with pytest.raises(ValueError, match=r"dropout has seeds \[1, 3, 2\]: they must be \[1, 2, 2\]"):
+        kernels.joint(jnp.zeros((1, 2, 12)), 2, dropout=Dropout(jnp.zeros((1, 3, 2), jnp.int32), 0.1))

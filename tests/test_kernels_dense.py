@@ -1,0 +1,193 @@
+"""The dense kernels against the oracle, interpreted on the CPU: values, gradients, both dtypes, garbage in memory."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from accuracy import assert_as_accurate
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax.experimental.pallas import tpu as pltpu
+from strategies import DTYPES, normal, seeds
+
+from vivit import layers
+from vivit.kernels import chip, dense, tiling
+from vivit.reference import gradients
+from vivit.reference import layers as reference
+from vivit.reference.params import Dense, LayerNorm, Mlp, convert
+
+EPSILON = 1e-6
+NAMES = ("norm_dense", "norm_dense_residual", "residual_dense", "residual_mlp_tanh", "residual_mlp_erf")
+SHAPES = (  # leading axes, n, c, f: one token, fewer than eight, tiles of 8 and of 128 filled and not
+    ((1,), 1, 30, 17),
+    ((2, 3), 7, 30, 17),
+    ((5,), 8, 128, 256),
+    ((3,), 13, 80, 130),
+    ((2,), 197, 30, 128),
+)
+TILED = ((2,), 301, 128, 384)  # in little VMEM: blocks of rows, tiles of columns
+
+
+class Problem(NamedTuple):
+    name: str
+    dtype: str = "float32"
+    shape: tuple[tuple[int, ...], int, int, int] = SHAPES[3]
+    seed: int = 0
+
+    @property
+    def form(self) -> str:
+        return self.name.rpartition("_")[2]
+
+    def arrays(self):
+        """(arguments, cotangent of the result), NumPy float32 that bfloat16 holds exactly."""
+        batch, n, c, f = self.shape
+        tokens, x, narrow, wide = (normal(self.seed + i, *batch, n, size) for i, size in enumerate((c, f, c, f)))
+        norm = LayerNorm(1 + normal(self.seed + 4, c) / 8, normal(self.seed + 5, c))
+        hidden = Dense(normal(self.seed + 6, c, f) / 8, normal(self.seed + 7, f))
+        out = Dense(normal(self.seed + 8, f, c) / 8, normal(self.seed + 9, c))
+        if self.name == "residual_dense":
+            return (tokens, x, out), narrow
+        if self.name.startswith("residual_mlp"):
+            return (tokens, norm, Mlp(hidden, out)), narrow
+        return (tokens, norm, hidden), (wide, narrow) if self.name == "norm_dense_residual" else wide
+
+    def ours(self, interpret):
+        def function(tokens, x, params):
+            if self.name == "residual_dense":
+                return dense.residual_dense(tokens, x, params, self.dtype, interpret=interpret)
+            if self.name.startswith("residual_mlp"):
+                return dense.residual_mlp(tokens, x, params, self.form, EPSILON, self.dtype, interpret=interpret)
+            options = dict(out_dtype="float32", residual=self.name == "norm_dense_residual", interpret=interpret)
+            return dense.norm_dense(tokens, x, params, EPSILON, self.dtype, **options)
+
+        return function
+
+    def plain(self, tokens, x, params):
+        if self.name == "residual_dense":
+            return tokens + layers.dense(x, params, self.dtype)
+        normal = layers.layer_norm(tokens, x, EPSILON)
+        if self.name.startswith("residual_mlp"):
+            return tokens + layers.mlp(normal, params, self.form, self.dtype)
+        out = layers.dense(normal, params, self.dtype)
+        return (out, tokens) if self.name == "norm_dense_residual" else out
+
+    def reference(self, tokens, x, params, cotangent):
+        """(value, cotangents of the arguments) in float64."""
+        if self.name == "residual_dense":
+            return tokens + reference.dense(x, params), (cotangent, *gradients.dense_vjp(x, params, cotangent))
+        normal = reference.layer_norm(tokens, x, EPSILON)
+        if self.name.startswith("residual_mlp"):
+            hidden = reference.dense(normal, params.hidden)
+            value = tokens + reference.mlp(normal, params, self.form)
+            active, out = gradients.dense_vjp(reference.gelu(hidden, self.form), params.out, cotangent)
+            through, inner = gradients.dense_vjp(normal, params.hidden, active * gelu_slope(hidden, self.form))
+            through, norm = gradients.layer_norm_vjp(tokens, x, EPSILON, through)
+            return value, (through + cotangent, norm, Mlp(inner, out))
+        value, added = reference.dense(normal, params), 0.0
+        if self.name == "norm_dense_residual":
+            value, (cotangent, added) = (value, tokens), cotangent
+        through, params = gradients.dense_vjp(normal, params, cotangent)
+        through, norm = gradients.layer_norm_vjp(tokens, x, EPSILON, through)
+        return value, (through + added, norm, params)
+
+
+def gelu_slope(x, form):
+    """GELU'(x) in float64."""
+    if form == "erf":
+        return (1 + reference.erf(x / math.sqrt(2))) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
+    t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+    return (1 + t) / 2 + x / 2 * (1 - t**2) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+
+
+def value_and_gradient(function, arguments, cotangent):
+    @jax.jit
+    def both(arguments, cotangent):
+        value, pull = jax.vjp(function, *arguments)
+        return value, pull(cotangent)
+
+    return both(*jax.tree.map(jnp.asarray, (arguments, cotangent)))
+
+
+def assert_accurate(problem: Problem, interpret=True):
+    arguments, cotangent = problem.arrays()
+    actual, yardstick = (
+        value_and_gradient(function, arguments, cotangent) for function in (problem.ours(interpret), problem.plain)
+    )
+    expected = problem.reference(*jax.tree.map(np.float64, (*arguments, cotangent)))
+    assert jax.tree.structure(actual) == jax.tree.structure(yardstick) == jax.tree.structure(expected)
+    places = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
+    for place, *results in zip(places, *map(jax.tree.leaves, (actual, yardstick, expected)), strict=True):
+        assert_as_accurate(*results, problem.dtype, f"{problem} {place}")
+
+
+@pytest.fixture
+def native_operands(monkeypatch):
+    """Operands in their own dtype, as on v4 and later."""
+    monkeypatch.setattr(chip, "operand_dtype", np.dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=3)
+@given(shape=st.sampled_from(SHAPES), seed=seeds)
+def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(name, dtype, shape, seed):
+    assert_accurate(Problem(name, dtype, shape, seed))
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:4])
+@pytest.mark.parametrize("name", NAMES)
+def test_operands_rounded_to_bfloat16_are_as_accurate(name, shape, native_operands):
+    assert_accurate(Problem(name, "bfloat16", shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_blocks_of_rows_and_tiles_of_columns_change_nothing(name, monkeypatch):
+    monkeypatch.setattr(chip, "vmem_bytes", lambda: 300 * 2**10)
+    assert [tiling.tile(384, 4 * 128, copies)[0] for copies in (1, 2)] == [128, 128]
+    assert_accurate(Problem(name, shape=TILED))
+
+
+@pytest.mark.parametrize("shape", [((2, 3), 7, 30, 17), ((3,), 13, 80, 130)])
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_that_nobody_wrote_reaches_no_result(name, shape):
+    assert_accurate(Problem(name, shape=shape), pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_vmap_over_clips_and_weights_is_one_clip_after_another(name):
+    problems = [Problem(name, seed=seed) for seed in (0, 20)]
+    stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *(problem.arrays() for problem in problems))
+    function = problems[0].ours(interpret=True)
+    together = jax.vmap(lambda arguments, cotangent: value_and_gradient(function, arguments, cotangent))(*stacked)
+    for i, problem in enumerate(problems):
+        alone = value_and_gradient(function, *problem.arrays())
+        for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(together), strict=True):
+            np.testing.assert_allclose(many[i], one, rtol=0, atol=1e-5 * np.abs(one).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_the_same_under_checkpoint_in_a_scan(name):
+    problem = Problem(name)
+    (tokens, *rest), _ = problem.arrays()
+
+    def loss(tokens, wrap):
+        def step(z, _):
+            return z + wrap(problem.ours(interpret=True))(z, *rest)[0].sum() / 99, None
+
+        return jax.lax.scan(step, tokens, None, length=2)[0].sum()
+
+    ours, same = (jax.grad(loss)(jnp.asarray(tokens), wrap) for wrap in (jax.checkpoint, lambda function: function))
+    np.testing.assert_allclose(ours, same, rtol=0, atol=1e-6 * np.abs(same).max())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cotangents_have_the_dtypes_of_their_arguments(name):
+    (tokens, x, params), cotangent = Problem(name).arrays()
+    if name == "residual_dense":
+        x = jnp.asarray(x, "bfloat16")
+    arguments = tokens, x, convert(params, lambda leaf: jnp.asarray(leaf, "bfloat16"))
+    _, cotangents = value_and_gradient(Problem(name).ours(interpret=True), arguments, cotangent)
+    assert jax.tree.map(lambda leaf: leaf.dtype, cotangents) == jax.tree.map(lambda leaf: leaf.dtype, arguments)
