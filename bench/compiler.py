@@ -177,9 +177,7 @@ def _traced(called: hlo.Kernel, known: list[pallas_calls.Call]) -> pallas_calls.
     if not same:
         raise ValueError(f"kernel {called.name} is not among the traced ones: {', '.join(call.name for call in known)}")
     if len({(call.steps, call.bytes) for call in same}) > 1:
-        raise ValueError(
-            f"several different kernels named {base} have the same operands and results: name them apart"
-        )
+        raise ValueError(f"several different kernels named {base} have the same operands and results: name them apart")
     return same[0]
 
 

@@ -1,10 +1,12 @@
 """The whole forward and a training step of the four models of ViViT-B/16x2, scheduled: for `schedule --model`.
 
 Compiled with one and with two layers, every layer by itself, and extended in a straight line to all layers; model 2
-also with a second temporal layer. A step is the mean cross entropy's gradient with respect to the parameters.
+also with a second temporal layer. Ours takes uint8 patches cut on the host (`vivit.cut`), the plain graph the video,
+which it embeds by convolution; both have float32 parameters. A step is the mean cross entropy's gradient with respect
+to the parameters.
 """
 
-import inspect
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -68,17 +70,17 @@ def program(
     compiler: Any, dtype: str, config: Config, batch: int, implementation: str, direction: str
 ) -> tuple[Callable[..., Any], tuple]:
     """(function, arguments) of one forward, or of the gradient of a training step."""
-    stored = dtype if direction == "forward" else "float32"
-    params = convert(shapes(config), lambda leaf: compiler.abstract(leaf.shape, stored))
+    params = convert(shapes(config), lambda leaf: compiler.abstract(leaf.shape, "float32"))
     video = compiler.abstract((batch, config.frames, config.height, config.width, 3), "float32")
+    if implementation == "ours":  # as vivit.cut makes them on the host
+        time, height, width = config.grid
+        values = math.prod(config.tubelet) * 3
+        video = compiler.abstract((batch, time, height * width, values), "uint8")
 
     def forward(params: Params, video: jax.Array) -> jax.Array:
         if implementation == "plain":
             return plain.forward(params, video, config, dtype=dtype)
-        options: dict[str, Any] = (
-            {"attention": "auto"} if "attention" in inspect.signature(vivit.forward).parameters else {}
-        )
-        return vivit.forward(params, video, config, dtype=dtype, unroll=True, **options)
+        return vivit.forward(params, video, config, dtype=dtype, unroll=True)
 
     def loss(params: Params, video: jax.Array, labels: jax.Array) -> jax.Array:
         logs = jax.nn.log_softmax(forward(params, video).astype(jnp.float32))

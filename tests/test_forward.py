@@ -97,6 +97,27 @@ def test_other_lengths_and_resolutions_are_as_accurate_when_positions_are_resize
     assert_as_accurate(logits, yardstick, reference.forward(params, clips, config, resize=True), "float32")
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("sampled", [None, 4])
+def test_patches_cut_on_the_host_give_what_the_video_gives(sampled, padded):
+    config = replace(SMALL, tubelet=(1 if sampled else 2, 3, 7), sampled_frames=sampled)
+    params, clips = on_device(random_params(config, 1)), video(config, 1)
+    frames_valid = np.array([3, 6]) if padded else None
+    whole = vivit.forward(params, clips, config, frames_valid=frames_valid)
+    patches, real = vivit.cut(clips, config, frames_valid)
+    assert patches.shape == (2, config.grid[0], config.grid[1] * config.grid[2], np.prod(config.tubelet) * 3)
+    assert np.array_equal(vivit.forward(params, patches, config, frames_valid=real), whole)
+    assert vivit.cut(clips.astype(np.uint8), config)[0].dtype == np.uint8
+
+
+def test_patches_of_another_size_are_refused():
+    params = on_device(random_params(SMALL, 1))
+    with pytest.raises(ValueError, match=r"patches have shape \(2, 3, 9, 126\): they must be \[b 3 10 126\]"):
+        vivit.forward(params, np.zeros((2, 3, 9, 126), np.float32), SMALL)
+    with pytest.raises(ValueError, match=r"attention is 'flash': it must be one of auto, pallas, xla"):
+        vivit.forward(params, video(SMALL, 1), SMALL, attention="flash")
+
+
 def test_uint8_video_is_scaled_and_bfloat16_video_gives_bfloat16_logits():
     config = small("factorised_encoder")
     params = random_params(config)
@@ -204,7 +225,8 @@ def test_capture_costs_nothing_when_absent():
     [
         ({"dtype": np.float64}, {}, "video has dtype float64: it must be uint8 .0 to 255., float32 or bfloat16"),
         ({"dtype": np.int32}, {}, "video has dtype int32"),
-        ({"shape": (6, 15, 14, 3)}, {}, r"video has shape \(6, 15, 14, 3\): it must be \[b frames height width 3\]"),
+        ({"shape": (15, 14, 3)}, {}, r"video has shape \(15, 14, 3\): it must be \[b frames height width 3\]"),
+        ({"shape": (6, 15, 14, 3)}, {}, r"patches have shape \(6, 15, 14, 3\): they must be \[b 3 10 126\]"),
         ({"shape": (0, 6, 15, 14, 3)}, {}, "video has 0 examples"),
         ({"shape": (1, 4, 15, 14, 3)}, {}, "pass resize=True to resize the positions; for shorter clips pad"),
         ({"shape": (1, 5, 15, 14, 3)}, {"resize": True}, "frames is 5: it must be a positive multiple"),

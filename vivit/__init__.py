@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from vivit.initialise import init
     from vivit.models import forward
     from vivit.reference.config import Config, named
+    from vivit.tubelet import cut
     from vivit.video import read_clip
 
-__all__ = ["Config", "forward", "init", "named", "read_clip"]
+__all__ = ["Config", "cut", "forward", "init", "named", "read_clip"]
 
 _HOMES = {
     "Config": "vivit.reference.config",
+    "cut": "vivit.tubelet",
     "forward": "vivit.models",
     "init": "vivit.initialise",
     "named": "vivit.reference.config",

@@ -67,22 +67,30 @@ def encode(
     key: jax.Array | None = None,
     capture: dict | None = None,
     name: str = "encoder",
+    only_first: bool = False,
 ) -> jax.Array:
     """z⁰ = [z_class, x₁, …, x_n] + p;  zˡ⁺¹ = block(zˡ);  LN(zᴸ).
 
     Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class
     token's first. block: one layer, such as `joint_block`. sequences: how many leading axes tell sequences apart.
-    key: None drops nothing. Captures as the reference does. Returns float32[... n c], with the class token if any.
+    key: None drops nothing. Captures as the reference does. only_first: the caller pools the first token, so that the
+    last layer norm need not see the others, unless they are captured. Returns float32[... n c], with the class token if
+    any, or float32[... 1 c].
     """
     capturing = capture is not None
-    tokens, stages = _encode(tokens, params, positions, mask, key, kind, block, sequences, options, capturing)
+    only_first = only_first and not capturing
+    tokens, stages = _encode(
+        tokens, params, positions, mask, key, kind, block, sequences, options, capturing, only_first
+    )
     for stage, value in stages.items():
         record(capture, f"{name}/{stage}", value)
     return tokens
 
 
-@partial(jax.jit, static_argnames=("kind", "block", "sequences", "options", "capturing"))
-def _encode(tokens, params: Encoder, positions, mask, key, kind: Kind, block, sequences, options: Options, capturing):
+@partial(jax.jit, static_argnames=("kind", "block", "sequences", "options", "capturing", "only_first"))
+def _encode(
+    tokens, params: Encoder, positions, mask, key, kind: Kind, block, sequences, options: Options, capturing, only_first
+):
     stages = OrderedDict()  # a plain dict would leave jit and scan sorted by name
     if params.class_token is not None:
         *batch, _, c = tokens.shape
@@ -91,7 +99,8 @@ def _encode(tokens, params: Encoder, positions, mask, key, kind: Kind, block, se
     if positions is not None:
         tokens = tokens + aligned(positions, tokens)
     count, _, hidden = params.blocks.mlp.hidden.kernel.shape
-    site = Site(shape=tokens.shape, heads=kind.heads, hidden=hidden, sequences=sequences, factorised=block is factorised_block)
+    factorised = block is factorised_block
+    site = Site(shape=tokens.shape, heads=kind.heads, hidden=hidden, sequences=sequences, factorised=factorised)
     layer_keys = None
     if key is not None:
         token_key, layer_keys = dropout.encoder_keys(key, count)
@@ -111,7 +120,7 @@ def _encode(tokens, params: Encoder, positions, mask, key, kind: Kind, block, se
     )
     if capturing:
         stages.update((f"{i}/{stage}", values[i]) for i in range(count) for stage, values in (captured or {}).items())
-    tokens = layer_norm(tokens, params.norm, kind.epsilon)
+    tokens = layer_norm(tokens[..., :1, :] if only_first else tokens, params.norm, kind.epsilon)
     if capturing:
         stages["norm"] = tokens
     return tokens, stages
@@ -191,9 +200,7 @@ def attention_residual(
         return tokens + drop(out, drops.depth)
 
     how = "xla" if capture is not None else kind.attention
-    kernel = partial(
-        fused.attention_residual, core=core, heads=kind.heads, epsilon=kind.epsilon, dtype=kind.dtype
-    )
+    kernel = partial(fused.attention_residual, core=core, heads=kind.heads, epsilon=kind.epsilon, dtype=kind.dtype)
     return fused.choose(how, kernel, xla, tokens, norm, params, mask, drops)
 
 

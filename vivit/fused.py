@@ -23,7 +23,9 @@ from vivit.reference.params import Attention, LayerNorm, Mlp
 ATTENTION = ("auto", "pallas", "xla")
 
 
-def choose(attention: str, kernel: Callable[..., jax.Array], xla: Callable[..., jax.Array], *operands: Any) -> jax.Array:
+def choose(
+    attention: str, kernel: Callable[..., jax.Array], xla: Callable[..., jax.Array], *operands: Any
+) -> jax.Array:
     """kernel(*operands, interpret=…) or xla(*operands).
 
     attention: "auto": kernels where the program is lowered for a TPU, else XLA. "pallas": kernels everywhere, off a TPU

@@ -5,14 +5,16 @@ caller rounds the result where it enters the next matmul. That is what a TPU's m
 the other form (bfloat16 out) is up to three times slower.
 """
 
-import math
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from vivit.kernels.dense import gelu
 from vivit.reference.params import Dense, LayerNorm, Mlp
+
+FIRST = ("token", "first")  # poolings that take the first token
 
 
 def layer_norm(x: jax.Array, params: LayerNorm, epsilon: float) -> jax.Array:
@@ -30,13 +32,6 @@ def dense(x: jax.Array, params: Dense, dtype: DTypeLike) -> jax.Array:
     return out + aligned(params.bias, out)
 
 
-def gelu(x: jax.Array, form: str) -> jax.Array:
-    """x · Φ(x), Φ exact ("erf") or approximated ("tanh"). x: float32 of any shape. Returns the same shape."""
-    if form == "erf":
-        return x * (1.0 + jax.lax.erf(x * math.sqrt(0.5))) * 0.5
-    return x * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) * 0.5
-
-
 def mlp(x: jax.Array, params: Mlp, form: str, dtype: DTypeLike, *, dropout: jax.Array | None = None) -> jax.Array:
     """GELU(x W₁ + b₁) W₂ + b₂. x: float[... c]. dropout: multiplier of the hidden layer. Returns float32[... c]."""
     return dense(drop(gelu(dense(x, params.hidden, dtype), form), dropout), params.out, dtype)
@@ -50,7 +45,7 @@ def drop(x: jax.Array, multiplier: jax.Array | None) -> jax.Array:
 @partial(jax.jit, static_argnames="pooling")
 def pool(tokens: jax.Array, pooling: str, mask: jax.Array | None = None) -> jax.Array:
     """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True where one counts. Returns [... c]."""
-    if pooling in ("token", "first"):
+    if pooling in FIRST:
         return tokens[..., 0, :]
     if mask is None:
         return {"mean": jnp.mean, "max": jnp.max, "sum": jnp.sum}[pooling](tokens, axis=-2)

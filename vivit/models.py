@@ -12,7 +12,7 @@ from vivit import encoder, tubelet
 from vivit.dropout import Rates
 from vivit.encoder import Options
 from vivit.fused import ATTENTION
-from vivit.layers import dense, pool
+from vivit.layers import FIRST, dense, pool
 from vivit.positions import table
 from vivit.reference.attention import record
 from vivit.reference.config import Config
@@ -61,9 +61,9 @@ def forward(
 ) -> jax.Array:
     """The logits of a batch of clips. Its parts are compiled once for each shape and kind; it can be jitted as a whole.
 
-    Source: Arnab et al. 2021, section 3. video: [b frames height width colors], uint8 (scaled to −1…1), float32 or
-    bfloat16 (already preprocessed). Returns float[b v], the heads' logits one after the other, in the video's dtype
-    (float32 for uint8).
+    Source: Arnab et al. 2021, section 3. video: [b frames height width colors], or its patches [b t s p] as tubelet.cut
+    makes them on the host; uint8 (scaled to −1…1), float32 or bfloat16 (already preprocessed). Returns float[b v], the
+    heads' logits one after the other, in the video's dtype (float32 for uint8).
 
     rng: a random key; without it nothing is dropped and the result is deterministic.
     frames_valid: int[b], how many frames of each clip are real, at least 1; the rest is padding and changes nothing.
@@ -71,8 +71,8 @@ def forward(
     dtype: "float32" or "bfloat16", of the operands of the blocks' matmuls; None: the video's, float32 for uint8.
     dropout, attention_dropout, stochastic_depth, rescale_depth: see vivit.dropout.Rates; they act only with rng.
     remat: recompute each layer's activations in the backward pass. unroll: compile every layer by itself.
-    attention: "auto": the Pallas kernels where the program is lowered for a TPU, else XLA; "pallas": kernels everywhere,
-    off a TPU in Pallas's interpreter; "xla": never kernels.
+    attention: "auto": the Pallas kernels where the program is lowered for a TPU, else XLA; "pallas": kernels
+    everywhere, off a TPU in Pallas's interpreter; "xla": never kernels.
     capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits. A
     layer whose stages are captured is computed by XLA: kernels keep no attention weights.
 
@@ -118,7 +118,9 @@ def run(
     capture: dict | None = None,
 ) -> jax.Array:
     """Frames, tokens, the model's encoders made of `parts`, head. Arguments as forward's, already checked."""
-    pixels, counts = tubelet.take_frames(video, config.sampled_frames, frames_valid)
+    pixels, counts = video, frames_valid
+    if video.ndim == 5:
+        pixels, counts = tubelet.take_frames(video, config.sampled_frames, frames_valid)
     valid = None
     if counts is not None:
         starts = jnp.arange(grid[0], dtype=jnp.int32) * config.tubelet[0]
@@ -153,6 +155,7 @@ def spatio_temporal(params: Params, clip: Clip, config: Config, parts: Parts, ca
         parts.joint,
         mask=mask,
         capture=capture,
+        only_first=config.pooling in FIRST,
     )
     return pool(tokens, config.pooling, mask)
 
@@ -172,6 +175,7 @@ def factorised_encoder(params: Params, clip: Clip, config: Config, parts: Parts,
         parts.spatial,
         sequences=2,
         capture=capture,
+        only_first=config.pooling in FIRST,
     )
     frames = pool(tokens, config.pooling)  # [b t c]
     record(capture, "frames", frames)
@@ -187,6 +191,7 @@ def factorised_encoder(params: Params, clip: Clip, config: Config, parts: Parts,
         mask=mask,
         capture=capture,
         name="temporal_encoder",
+        only_first=config.pooling in FIRST,
     )
     return pool(tokens, config.pooling, mask)
 
@@ -244,9 +249,15 @@ def checked(
     """
     check(params, config)
     video = _as_video(video)
-    grid = check_video(video.shape, video.dtype.name, config, resize=resize)
+    frames = video.shape
+    if video.ndim == 4:
+        tubelet.check_patches(video.shape, config)
+        grid = config.grid
+        frames = (video.shape[0], grid[0] * config.tubelet[0])
+    else:
+        grid = check_video(video.shape, video.dtype.name, config, resize=resize)
     if frames_valid is not None:
-        frames_valid = _as_frames_valid(frames_valid, video.shape)
+        frames_valid = _as_frames_valid(frames_valid, frames)
     return video, frames_valid, grid, _compute_dtype(dtype, video.dtype)
 
 

@@ -38,7 +38,7 @@ def forward(
     """The logits of a batch of clips. Arguments as vivit.forward's, but drops are given, as to the reference."""
     video, frames_valid, grid, dtype = checked(params, video, config, frames_valid, resize, dtype)
 
-    def encode_part(*args, name: str = "encoder", **kwargs):
+    def encode_part(*args, name: str = "encoder", only_first: bool = False, **kwargs):  # always all tokens
         return encode(*args, **kwargs, dtype=dtype, drops=getattr(drops or Drops(), name), name=name)
 
     parts = Parts(
@@ -53,7 +53,9 @@ def forward(
 
 
 def embed(video: jax.Array, params: Dense) -> jax.Array:
-    """Tubelet embedding as a 3-D convolution. Arguments and result as tubelet.embed."""
+    """Tubelet embedding as a 3-D convolution. Arguments and result as tubelet.embed; patches have no convolution."""
+    if video.ndim == 4:
+        return tubelet.embed(video, params)
     kernel = params.kernel.astype(jnp.float32)
     layout = ("NDHWC", "DHWIO", "NDHWC")
     tokens = jax.lax.conv_general_dilated(

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vivit.reference import tubelet as reference
+from vivit.reference.config import COLORS, Config
 from vivit.reference.params import Dense
-from vivit.reference.tubelet import frame_indices
+from vivit.reference.tubelet import check_frames_valid, check_video, frame_indices
 
 
 def pixels(video: jax.Array) -> jax.Array:
@@ -54,16 +56,45 @@ def patches(video: jax.Array, tubelet: tuple[int, int, int]) -> jax.Array:
     return cut.reshape(b, t, rows * columns, time_size * height_size * width_size * colors)
 
 
+def cut(
+    video: np.ndarray, config: Config, frames_valid: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What `forward` looks at, cut on the host: patches [b t s p] of the video's dtype, for it to take as `video`.
+
+    On a TPU v3 cutting costs more than a layer of the encoder, since three colors fill 3 of 128 lanes; cut here, uint8
+    goes over the wire and the embedding is one product. video: [b frames height width colors], of the config's size.
+    frames_valid: int[b], as forward's. Returns the patches and the frames_valid to pass with them (None for None).
+    Raises ValueError for what does not fit.
+    """
+    check_video(video.shape, video.dtype.name, config)
+    if frames_valid is not None:
+        check_frames_valid(np.asarray(frames_valid), video.shape)
+        video, frames_valid = reference.take_frames(video, config.sampled_frames, np.asarray(frames_valid))
+    elif config.sampled_frames is not None:
+        video = video[:, frame_indices(config.frames, config.sampled_frames)]
+    return reference.patches(video, config.tubelet), frames_valid
+
+
+def check_patches(shape: tuple[int, ...], config: Config) -> None:
+    """Raises ValueError unless shape is that of the config's patches, [b t s p]."""
+    time, height, width = config.grid
+    wanted = (time, height * width, int(np.prod(config.tubelet)) * COLORS)
+    if shape[0] < 1 or shape[1:] != wanted:
+        raise ValueError(
+            f"patches have shape {tuple(shape)}: they must be [b {' '.join(map(str, wanted))}], b at least 1"
+        )
+
+
 @jax.jit
 def embed(video: jax.Array, params: Dense) -> jax.Array:
     """Tubelet embedding as patches times one matrix, in float32.
 
-    Source: Arnab et al. 2021, section 3.2. video: [b frames height width colors], uint8 or float.
-    kernel [time height width colors c]. Returns float32[b t s c].
+    Source: Arnab et al. 2021, section 3.2. video: [b frames height width colors] or its patches [b t s p], uint8 or
+    float. kernel [time height width colors c]. Returns float32[b t s c].
     """
     time, height, width, colors, c = params.kernel.shape
     kernel = params.kernel.astype(jnp.float32).reshape(time * height * width * colors, c)
-    values = pixels(patches(video, (time, height, width)))
+    values = pixels(video if video.ndim == 4 else patches(video, (time, height, width)))
     tokens = jnp.einsum("btsp,pc->btsc", values, kernel, preferred_element_type=jnp.float32)
     return tokens + params.bias.astype(jnp.float32)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
 
