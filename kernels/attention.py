@@ -175,9 +175,11 @@ def _over_space(qkv: jax.Array, heads: int, mask: Any, dropout: Any, tools: _Too
     flat = qkv.reshape(rows, s, fused)
     plan = blocked.Plan(layout, rate, *tools)
     if fits(c, heads):
-        return _in_blocks(plan, flat, extras).reshape(b, t, s, c)
-    out = _in_blocks(plan, pad_heads(flat, heads, 3), extras)
-    return unpad_heads(out, c, heads).reshape(b, t, s, c)
+        out: jax.Array = _in_blocks(plan, flat, extras)
+    else:
+        padded: jax.Array = _in_blocks(plan, pad_heads(flat, heads, 3), extras)
+        out = unpad_heads(padded, c, heads)
+    return out.reshape(b, t, s, c)
 
 
 def _over_time(qkv: jax.Array, heads: int, mask: Any, dropout: Any, tools: _Tools) -> jax.Array:
@@ -202,9 +204,10 @@ def _taken_whole(qkv: jax.Array, heads: int, mask: Any, axes: tuple[tuple[bool, 
         plans.append(whole.Plan(over_time, layout, part, parts, rate, *tools))
         extras.append(whole.Extras(None if mask is None else mask.astype(jnp.int32), seeds, multiplier))
     if fits(c, heads, parts):
-        return _whole(tuple(plans), qkv, tuple(extras))
-    out = _whole(tuple(plans), pad_heads(qkv, heads, 3, parts), tuple(extras))
-    return unpad_heads(out, c, heads, parts)
+        out: jax.Array = _whole(tuple(plans), qkv, tuple(extras))
+        return out
+    padded: jax.Array = _whole(tuple(plans), pad_heads(qkv, heads, 3, parts), tuple(extras))
+    return unpad_heads(padded, c, heads, parts)
 
 
 def _dropped(dropout: Any, layout: Windows) -> tuple[float, jax.Array | None, jax.Array | None]:

@@ -15,7 +15,7 @@ scores a head.
 """
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,7 @@ from vivit.kernels.dropout import keep
 from vivit.kernels.heads import LANES, Windows
 from vivit.kernels.window import LOG2E, MASKED, Arithmetic, attend, attend_vjp, divided, like
 
+Semantics = Literal["parallel", "arbitrary"]
 QUERIES = 224  # rows of a block, forward: 3136 = 14 · 224
 QUERIES_BACKWARD = 128  # they lie in lanes
 
@@ -46,7 +47,7 @@ class Extras(NamedTuple):
 
     mask: jax.Array | None  # int32[b n]
     seeds: jax.Array | None  # int32[b h 2]
-    outer: jax.Array | None  # int32[b]: where the row stands in the axis that the attention is not over; with seeds
+    outer: jax.Array  # int32[b]: where the row stands in the axis that the attention is not over
     multiplier: jax.Array | None  # float32[b h q k]
 
 
@@ -85,14 +86,14 @@ def backward(
     whole = like(qkv, (b, n, fused // 3), np.dtype(np.float32))
     rows = pl.BlockSpec((1, queries, width), lambda b, window, query: (b, query, window))
     accumulated = pl.BlockSpec((1, keys, width), lambda b, window, query: (b, 0, window))
-    query_cotangent, key_cotangents, value_cotangents = None, [], []
+    query_cotangents, key_cotangents, value_cotangents = [], [], []
     for chunk in range(-(-n // keys)):
         named = _inputs(qkv, extras, plan, queries, keys, lambda _, chunk=chunk: chunk, transposed=True)
         named |= {"out": (out, rows), "log_sums": (log_sums, rows), "cotangent": (cotangent, rows)}
         aliases = {}
-        if query_cotangent is not None:
+        if query_cotangents:  # of the chunks before, to be added to in place
             aliases = {len(named): 0}
-            named["before"] = (query_cotangent, rows)
+            named["before"] = (query_cotangents[-1], rows)
         arrays, specs = zip(*named.values(), strict=True)
         part = like(qkv, (b, keys, fused // 3), np.dtype(np.float32))
         query_cotangent, key_cotangent, value_cotangent = pl.pallas_call(
@@ -106,12 +107,13 @@ def backward(
             interpret=plan.interpret,
             name="joint_backward",
         )(*arrays)
+        query_cotangents.append(query_cotangent)
         key_cotangents.append(key_cotangent)
         value_cotangents.append(value_cotangent)
-    return [query_cotangent, *(jnp.concatenate(p, axis=1)[:, :n] for p in (key_cotangents, value_cotangents))]
+    return [query_cotangents[-1], *(jnp.concatenate(p, axis=1)[:, :n] for p in (key_cotangents, value_cotangents))]
 
 
-def _compiler_params(plan: Plan, *semantics: str) -> pltpu.CompilerParams:
+def _compiler_params(plan: Plan, *semantics: Semantics) -> pltpu.CompilerParams:
     return pltpu.CompilerParams(dimension_semantics=("parallel", "parallel", *semantics), vmem_limit_bytes=plan.budget)
 
 

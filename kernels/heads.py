@@ -6,7 +6,7 @@ Heads of other sizes (80, 96, 30) are padded with zero channels to the next size
 they fill whole windows: copies around the kernel, but the same kernel.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,8 @@ LANES = 128
 _SIZES = (32, 64, 128)  # channels of a head that fill a window evenly
 
 
-class Windows(NamedTuple):
+@dataclass(frozen=True)
+class Windows:
     """The windows of one of query, key and value, or of a half of their heads."""
 
     count: int

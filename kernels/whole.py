@@ -127,10 +127,13 @@ def _cut(shape: tuple[int, ...], dtype: Any, plan: Plan, channels: int) -> _Cut:
     square = (PLACES * t if plan.over_time else s) ** 2 * 4
     spare = plan.budget - 8 * plan.layout.per * square
     c, count = plan.layout.channels, plan.layout.count
-    for groups in range(1, count + 1):
-        if count % groups == 0 and 2 * rows * channels * c // groups * np.dtype(dtype).itemsize <= spare:
-            break
-    return _Cut(places, groups if count else 1)
+    itemsize = np.dtype(dtype).itemsize
+    fitting = (
+        groups
+        for groups in range(1, count)
+        if count % groups == 0 and 2 * rows * channels * c // groups * itemsize <= spare
+    )
+    return _Cut(places, next(fitting, count))
 
 
 def _block(shape: tuple[int, ...], plan: Plan, cut: _Cut, width: int) -> tuple[int, ...]:
@@ -238,18 +241,18 @@ def _kernel(*refs: Any, names: tuple[str, ...], plan: Plan, cut: _Cut, tokens: t
             for window in (first + i for i in range(unrolled)):
                 columns = [pl.ds(_aligned(i * channels + window * width), width) for i in range(3)]
                 if "qkv" in by_name:
-                    inputs = [load(by_name["qkv"], column) for column in columns]
+                    query, key, value = (load(by_name["qkv"], column) for column in columns)
                 else:
-                    inputs = [load(by_name[name], columns[0]) for name in ("query", "key", "value")]
+                    query, key, value = (load(by_name[name], columns[0]) for name in ("query", "key", "value"))
                 head = window * layout.per  # of this step's; and of all that take part:
                 heads = (head, group * count * layout.per + head)
                 multipliers = _multipliers(by_name, plan, cut, place, heads, (t, s), step, backward)
                 if not backward:
-                    out, sums, _ = attend(*inputs, layout, plan.arithmetic, allowed, multipliers)
+                    out, sums, _ = attend(query, key, value, layout, plan.arithmetic, allowed, multipliers)
                     store(out_refs[0], columns[0], divided(out, sums) if "mask" in by_name else out / sums)
                     continue
-                inputs.append(load(by_name["cotangent"], columns[0]))
-                results = attend_vjp(*inputs, layout, plan.arithmetic, allowed, multipliers)
+                cotangent = load(by_name["cotangent"], columns[0])
+                results = attend_vjp(query, key, value, cotangent, layout, plan.arithmetic, allowed, multipliers)
                 for i, result in enumerate(results):
                     if outs == 3:
                         store(out_refs[i], columns[0], result)

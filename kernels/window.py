@@ -10,6 +10,7 @@ Oracle: reference/attention.py, attend; reference/gradients.py, attend_vjp. Thes
   of reductions across lanes, and only one of the five products needs a transposed operand.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax
@@ -120,8 +121,8 @@ def attend_vjp(
         value_parts.append(product(kept, one_cotangent, (1, 0)))
         key_parts.append(product(scores_cotangent, one_query, (1, 0)))
         query_parts.append(product(scores_cotangent, _only(key, mine, 0), (0, 0)))
-    scale = np.float32(layout.scale)
-    return sum(query_parts) * scale, sum(key_parts) * scale, sum(value_parts)  # a head's is zero in the others' lanes
+    scale = np.float32(layout.scale)  # a head's cotangents are zero in the others' lanes: they add up to the window's
+    return _sum(query_parts) * scale, _sum(key_parts) * scale, _sum(value_parts)
 
 
 def _head_lanes(layout: Windows) -> list[jax.Array | None]:
@@ -132,11 +133,15 @@ def _head_lanes(layout: Windows) -> list[jax.Array | None]:
     return [(lane >= i * layout.d) & (lane < (i + 1) * layout.d) for i in range(layout.per)]
 
 
+def _sum(parts: list[jax.Array]) -> jax.Array:
+    return reduce(jnp.add, parts)
+
+
 def _merge(parts: list[jax.Array], lanes: list[jax.Array | None]) -> jax.Array:
     """From each head's array its own lanes."""
     merged = parts[0]
     for part, mine in zip(parts[1:], lanes[1:], strict=True):
-        merged = jnp.where(mine, part, merged)
+        merged = part if mine is None else jnp.where(mine, part, merged)
     return merged
 
 

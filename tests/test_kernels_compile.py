@@ -1,0 +1,137 @@
+"""The kernels compiled ahead of time for TPU v3, v4, v5e and v6e by libtpu, and lowered from a CPU host."""
+
+import os
+import re
+from dataclasses import replace
+from functools import cache, partial
+
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"  # tests run in several processes
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.experimental.layout import Format, Layout
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from strategies import CORES, DTYPES, MODELS, random_params, small, video
+
+import vivit
+from vivit.encoder import Kind, attention_residual
+from vivit.kernels import attention as kernels
+from vivit.reference.config import named
+from vivit.reference.dropout import AttentionDrops
+from vivit.reference.params import Attention, Dense, LayerNorm, convert, shapes
+
+CHIPS = {"v3": "v3:2x2", "v4": "v4:2x2x1", "v5e": "v5e:2x2", "v6e": "v6e:2x2"}
+C, HEADS = 768, 12  # ViViT-B
+TOKENS = {  # what the cores of the four ViViT-B/16x2 models see: with class tokens in models 1 and 2
+    "joint": (1, 3137),
+    "spatial": (1, 16, 197),
+    "temporal": (1, 16, 196),
+    "factorised_dot_product": (1, 16, 196),
+}
+
+
+@cache
+def mesh_of(chip: str, devices: int = 1) -> Mesh:
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=CHIPS[chip])
+    return Mesh(np.array(topology.devices[:devices]), ("b",))
+
+
+def row_major(chip: str, shape: tuple[int, ...], dtype: str) -> tuple[jax.ShapeDtypeStruct, Format]:
+    """An argument in the layout in which kernels hand tokens to one another."""
+    sharding = NamedSharding(mesh_of(chip), PartitionSpec())
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding), Format(Layout(tuple(range(len(shape)))), sharding)
+
+
+def copies(text: str) -> list[str]:
+    """XLA's copies and transposes of arrays as large as tokens, in a compiled program."""
+    found = re.findall(r"= \(?(?:f32|bf16)\[([\d,]+)\]\S* (?:copy|transpose)\(", text)
+    return [shape for shape in found if np.prod([int(size) for size in shape.split(",")]) >= 16 * 196 * C]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("chip", CHIPS)
+def test_every_core_and_its_gradient_compile_for_every_chip(chip, core, dtype):
+    def both(qkv, cotangent):
+        out, pull = jax.vjp(lambda qkv: getattr(kernels, core)(qkv, HEADS), qkv)
+        return out, pull(cotangent)[0]
+
+    with jax.set_mesh(mesh_of(chip)):
+        arguments = [row_major(chip, (*TOKENS[core], channels), dtype) for channels in (3 * C, C)]
+        abstract, formats = zip(*arguments, strict=True)
+        compiled = jax.jit(both, in_shardings=formats, out_shardings=formats[::-1]).lower(*abstract).compile()
+    text = compiled.as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') >= 2
+    if core != "joint":  # whose three cotangents are put together once
+        assert not copies(text)
+
+
+@pytest.mark.parametrize("chip", ["v3", "v5e"])
+def test_a_layer_hands_its_tokens_on_without_copies(chip):
+    kind = Kind(HEADS, "tanh", 1e-6, "time_space", "bfloat16", "auto")
+
+    def layer(tokens, params):
+        return attention_residual(tokens, *params, "spatial", AttentionDrops(), None, kind, None)
+
+    with jax.set_mesh(mesh_of(chip)):
+        tokens, format_ = row_major(chip, (2, 16, 197, C), "float32")
+        leaf = partial(jax.ShapeDtypeStruct, dtype="float32", sharding=format_.sharding)
+        params = (
+            LayerNorm(leaf((C,)), leaf((C,))),
+            Attention(Dense(leaf((C, 3 * C)), leaf((3 * C,))), Dense(leaf((C, C)), leaf((C,)))),
+        )
+        compiled = jax.jit(layer, in_shardings=(format_, None), out_shardings=format_).lower(tokens, params).compile()
+    assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
+    assert not copies(compiled.as_text())
+
+
+def test_a_core_is_split_over_the_chips_of_a_slice_without_communication():
+    mesh = mesh_of("v3", 4)
+    rows = PartitionSpec("b", None, None, None)
+    core = jax.shard_map(partial(kernels.spatial, heads=HEADS), mesh=mesh, in_specs=rows, out_specs=rows)
+    with jax.set_mesh(mesh):
+        qkv = jax.ShapeDtypeStruct((4, 2, 196, 3 * C), "float32", sharding=NamedSharding(mesh, rows))
+        text = jax.jit(core).lower(qkv).compile().as_text()
+    assert "tpu_custom_call" in text
+    assert not re.search(r"all-(reduce|gather|to-all)|collective-permute", text)
+
+
+@pytest.mark.parametrize("suffix", ["", "-fe", "-fsa", "-fdp"])
+def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
+    config = named("vivit-b/16x2" + suffix)
+    params = convert(shapes(config), lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"))
+    clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), "uint8")
+
+    def lowered(platform, attention):
+        forward = jax.jit(partial(vivit.forward, config=config, dtype="bfloat16", attention=attention))
+        return jax.export.export(forward, platforms=[platform])(params, clip).mlir_module()
+
+    assert "tpu_custom_call" in lowered("tpu", "auto")
+    assert "tpu_custom_call" not in lowered("tpu", "xla")
+    assert "tpu_custom_call" not in lowered("cpu", "auto")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
+    config = replace(small(model), layers=2, temporal_layers=1)
+    params, clips = convert(random_params(config, 1), jnp.asarray), jnp.asarray(video(config, 1))
+
+    @partial(jax.jit, static_argnames="attention")
+    def both(params, attention):
+        def loss(params):
+            options = {"rng": jax.random.key(3), "attention_dropout": 0.3, "dropout": 0.1, "stochastic_depth": 0.2}
+            logits = vivit.forward(params, clips, config, attention=attention, frames_valid=np.array([3, 6]), **options)
+            return jnp.square(logits).sum(), logits
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    (_, logits), gradients = both(params, "pallas")
+    (_, expected), expected_gradients = both(params, "xla")
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * max(1.0, float(jnp.abs(other).max())))
