@@ -16,8 +16,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from vivit.kernels import chip
+from vivit.kernels.heads import LANES
 
-LANES, SUBLANES = 128, 8
+SUBLANES = 8
 ROWS = 512  # in a block at most: twice as many gain 1 %, and take twice as long to compile
 GROUP = 128  # rows of one product at least: with fewer, loading the weights takes longer than using them
 WEIGHTS_SHARE = 0.46  # of VMEM
