@@ -56,7 +56,7 @@ def forward(qkv: jax.Array, extras: Extras, plan: Plan, *, statistics: bool) -> 
     b, n, fused = qkv.shape
     layout, width = plan.layout, plan.layout.width
     queries = _query_block(n, QUERIES)
-    keys = _key_block(n, plan, qkv.dtype.itemsize, queries, arrays=2, squares=3, tile=LANES)
+    keys = _key_block(n, plan, qkv.dtype.itemsize, queries, arrays=2, squares=3, tile=LANES, online=0.65)
     named = _inputs(qkv, extras, plan, queries, keys, lambda chunk: chunk, transposed=False)
     rows = pl.BlockSpec((1, queries, width), lambda b, window, query, chunk: (b, query, window))
     outs = [like(qkv, (b, n, fused // 3))] + [like(qkv, (b, n, fused // 3), np.dtype(np.float32))] * statistics
@@ -82,7 +82,7 @@ def backward(
     b, n, fused = qkv.shape
     width = plan.layout.width
     queries = _query_block(n, QUERIES_BACKWARD)
-    keys = _key_block(n, plan, 4, queries, arrays=4, squares=8, tile=8)
+    keys = _key_block(n, plan, 4, queries, arrays=4, squares=8, tile=8, online=1.0)
     whole = like(qkv, (b, n, fused // 3), np.dtype(np.float32))
     rows = pl.BlockSpec((1, queries, width), lambda b, window, query: (b, query, window))
     accumulated = pl.BlockSpec((1, keys, width), lambda b, window, query: (b, 0, window))
@@ -124,12 +124,19 @@ def _query_block(n: int, size: int) -> int:
     return -(-n // -(-n // size) // 8) * 8
 
 
-def _key_block(n: int, plan: Plan, itemsize: int, queries: int, *, arrays: int, squares: int, tile: int) -> int:
-    """All keys, or equal blocks of whole tiles: `arrays` blocks of keys, twice, and `squares` of scores must fit."""
+def _key_block(
+    n: int, plan: Plan, itemsize: int, queries: int, *, arrays: int, squares: int, tile: int, online: float
+) -> int:
+    """All keys, or equal blocks of whole tiles: `arrays` blocks of keys, twice, and `squares` of scores must fit.
+
+    online: the share of that memory for a block that is not all keys.
+    """
     spare = plan.budget - 2 * 6 * queries * plan.layout.width * 4
-    each = 2 * arrays * plan.layout.width * itemsize + squares * queries * 4
-    fitting = max(spare // each // tile, 1) * tile
-    return n if n <= fitting else -(-n // -(-n // fitting) // tile) * tile
+    fitting = spare // (2 * arrays * plan.layout.width * itemsize + squares * queries * 4)
+    if n <= fitting:
+        return n
+    largest = max(int(fitting * online) // tile, 1) * tile
+    return -(-n // -(-n // largest) // tile) * tile
 
 
 def _inputs(qkv, extras: Extras, plan: Plan, queries: int, keys: int, chunk_of, *, transposed: bool) -> dict:
