@@ -1,8 +1,9 @@
 """The compiler's dump of one Pallas kernel: its very long instruction words ("bundles") and what they keep busy.
 
 A bundle takes one cycle, `vdelay n` n more. Nesting is marked by `>`: depth 0 runs once, depth 1 is the loop over the
-grid, deeper ones are loops of the kernel, which count from 0 to a constant. Branches (`pl.when`) count as taken. Waits
-for memory are not in it.
+grid, deeper ones are loops of the kernel, which count from 0 to a constant. Branches (`pl.when`) count as taken; so do,
+once, the short loops with which the pipeline copies the rest of blocks that hang over an edge, whose length depends on
+the step. Waits for memory are not in it.
 """
 
 import re
@@ -14,6 +15,7 @@ BUNDLE = re.compile(r"\s*(?:0x[0-9a-f]+|0)\s+(?P<label>[A-Z]*):\s*(?P<depth>(?:>
 DELAY = re.compile(r"\bvdelay (\d+)")
 PUSH = re.compile(r"\bvmatmul\.(?P<form>[\w.]*)mxu(?P<unit>\d)")
 EXIT = re.compile(r"\bscmp\.ge\.s32\.totalorder %\w+, (\d+) /\* loop exit test")
+REMAINDER = 100  # bundles of the longest loop that may copy the rest of a block
 ROWS = {"f32": 8, "bf16": 16}  # of the left operand, in one push
 
 
@@ -28,12 +30,13 @@ class Part:
 
     def add(self, inner: "Part") -> None:
         """Adds a loop inside this one. Raises ValueError if its length is unknown."""
-        if inner.trips is None:
+        trips = 1 if inner.trips is None and inner.cycles <= REMAINDER else inner.trips
+        if trips is None:
             raise ValueError("the kernel has a loop inside a grid step whose length is not in the dump")
-        self.cycles += inner.trips * inner.cycles
+        self.cycles += trips * inner.cycles
         for own, theirs in ((self.rows, inner.rows), (self.busy, inner.busy)):
             for name, count in theirs.items():
-                own[name] = own.get(name, 0) + inner.trips * count
+                own[name] = own.get(name, 0) + trips * count
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,8 @@ def parse(bundles: Iterable[str], utilisation: Iterable[str]) -> Program:
     names, slots, busy = _utilisation(utilisation)
     nest = [Part(), Part()]  # from the outermost loop to the one that is being read; the grid's is always there
     bundle = 0
-    for line in bundles:
-        found = BUNDLE.match(line)
-        if not found:
-            continue
-        depth = found["depth"].count(">")
-        while len(nest) > max(depth + 1, 2) or (found["label"] == "LB" and len(nest) == depth + 1 > 2):
+    for line, label, depth in _nested(bundles):
+        while len(nest) > max(depth + 1, 2) or (label == "LB" and len(nest) == depth + 1 > 2):
             inner = nest.pop()
             nest[-1].add(inner)
         nest += [Part() for _ in range(depth + 1 - len(nest))]
@@ -105,6 +104,27 @@ def parse(bundles: Iterable[str], utilisation: Iterable[str]) -> Program:
             f"{bundle} bundles, but the utilisation of {len(busy)}: the dump's format is not the known one"
         )
     return Program(nest[0], nest[1], dict(zip(names, slots, strict=True)))
+
+
+def _nested(bundles: Iterable[str]) -> list[tuple[str, str, int]]:
+    """(line, label, depth) of every bundle, those inside a loop at least as deep as the loop.
+
+    The marks alone are not enough: a bundle in a loop's body that also holds something of the loop around is marked
+    with that one's depth. A loop goes from its label to the last bundle of its depth before another label.
+    """
+    found = [(line, match) for line in bundles if (match := BUNDLE.match(line))]
+    labels = [match["label"] for _, match in found]
+    depths = [match["depth"].count(">") for _, match in found]
+    for first, (label, depth) in enumerate(zip(labels, list(depths), strict=True)):
+        if label != "LB":
+            continue
+        last = first
+        for i in range(first + 1, len(found)):
+            if labels[i] and (depths[i] < depth or (labels[i] == "LB" and depths[i] == depth)):
+                break
+            last = i if depths[i] >= depth else last
+        depths[first : last + 1] = [max(depth, each) for each in depths[first : last + 1]]
+    return [(line, label, depth) for (line, _), label, depth in zip(found, labels, depths, strict=True)]
 
 
 def _utilisation(lines: Iterable[str]) -> tuple[list[str], list[int], list[list[int]]]:

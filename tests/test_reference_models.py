@@ -113,7 +113,7 @@ def test_the_heads_logits_stand_one_after_the_other():
     verb_head = Dense(params.head.kernel[:, :11], params.head.bias[:11])
     verb = models.forward(params._replace(head=verb_head), video(config, 6), replace(config, classes=(11,)))
     assert both.shape == (2, 24)
-    assert np.array_equal(both[:, :11], verb)
+    assert_same(both[:, :11], verb)
 
 
 def test_a_representation_layer_is_a_dense_layer_and_tanh():
