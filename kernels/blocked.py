@@ -131,7 +131,7 @@ def _key_block(
 
     online: the share of that memory for a block that is not all keys.
     """
-    spare = plan.budget - 2 * 6 * queries * plan.layout.width * 4
+    spare = plan.budget // plan.arithmetic.passes - 2 * 6 * queries * plan.layout.width * 4
     fitting = spare // (2 * arrays * plan.layout.width * itemsize + squares * queries * 4)
     if n <= fitting:
         return n

@@ -125,7 +125,7 @@ def _cut(shape: tuple[int, ...], dtype: Any, plan: Plan, channels: int) -> _Cut:
     places = min(-(-s // PLACES), max(1, _ROWS // (PLACES * t))) * PLACES if plan.over_time else 0
     rows = t * places if plan.over_time else -(-s // 8) * 8
     square = (PLACES * t if plan.over_time else s) ** 2 * 4
-    spare = plan.budget - 8 * plan.layout.per * square
+    spare = plan.budget // plan.arithmetic.passes - 8 * plan.layout.per * square
     c, count = plan.layout.channels, plan.layout.count
     itemsize = np.dtype(dtype).itemsize
     fitting = (
@@ -232,7 +232,7 @@ def _kernel(*refs: Any, names: tuple[str, ...], plan: Plan, cut: _Cut, tokens: t
     channels = count * width
     backward = "cotangent" in by_name
     step, group = pl.program_id(1), pl.program_id(2)
-    unrolled = _unrolled(count, backward)
+    unrolled = 1 if plan.arithmetic.passes > 1 else _unrolled(count, backward)
 
     def some_windows(first: Any) -> None:
         for place in range(0, max(cut.places, 1), PLACES):  # over space: once

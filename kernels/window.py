@@ -30,6 +30,11 @@ class Arithmetic(NamedTuple):
     operands: np.dtype
     precision: jax.lax.Precision | None
 
+    @property
+    def passes(self) -> int:
+        """About how often more memory the compiler takes for its operands: exact products are made of several."""
+        return 1 if self.precision is None else 3
+
     def product(self, left: jax.Array, right: jax.Array, contract: tuple[int, int]) -> jax.Array:
         """The product over axis contract[0] of left and contract[1] of right, accumulated in float32."""
         dimensions = (((contract[0],), (contract[1],)), ((), ()))

@@ -71,6 +71,16 @@ def test_every_core_and_its_gradient_compile_for_every_chip(chip, core, dtype):
         assert not copies(text)
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_exact_products_compile_too(core):
+    def pulled(qkv, cotangent):
+        return jax.vjp(lambda qkv: getattr(kernels, core)(qkv, HEADS, precision="highest"), qkv)[1](cotangent)[0]
+
+    with jax.set_mesh(mesh_of("v3")):
+        arguments = [row_major("v3", (*TOKENS[core], channels), "float32")[0] for channels in (3 * C, C)]
+        assert "tpu_custom_call" in jax.jit(pulled).lower(*arguments).compile().as_text()
+
+
 @pytest.mark.parametrize("chip", ["v3", "v5e"])
 def test_a_layer_hands_its_tokens_on_without_copies(chip):
     kind = Kind(HEADS, "tanh", 1e-6, "time_space", "bfloat16", "auto")
