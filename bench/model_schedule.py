@@ -2,8 +2,8 @@
 
 Compiled with one and with two layers, every layer by itself, and extended in a straight line to all layers; model 2
 also with a second temporal layer. Ours takes uint8 patches cut on the host (`vivit.cut`), the plain graph the video,
-which it embeds by convolution, and parameters in the tested dtype; ours are float32. A step is the mean cross entropy's
-gradient with respect to the parameters.
+which it embeds by convolution; both have float32 parameters. A step is the mean cross entropy's gradient with respect
+to the parameters.
 """
 
 import math
@@ -70,8 +70,7 @@ def program(
     compiler: Any, dtype: str, config: Config, batch: int, implementation: str, direction: str
 ) -> tuple[Callable[..., Any], tuple]:
     """(function, arguments) of one forward, or of the gradient of a training step."""
-    stored = dtype if implementation == "plain" and direction == "forward" else "float32"
-    params = convert(shapes(config), lambda leaf: compiler.abstract(leaf.shape, stored))
+    params = convert(shapes(config), lambda leaf: compiler.abstract(leaf.shape, "float32"))
     video = compiler.abstract((batch, config.frames, config.height, config.width, 3), "float32")
     if implementation == "ours":  # as vivit.cut makes them on the host
         time, height, width = config.grid
