@@ -14,6 +14,7 @@ in Pallas's interpreter, on any device.
 They raise ValueError for what does not fit, naming it.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -174,12 +175,7 @@ def _over_space(qkv: jax.Array, heads: int, mask: Any, dropout: Any, tools: _Too
     )
     flat = qkv.reshape(rows, s, fused)
     plan = blocked.Plan(layout, rate, *tools)
-    if fits(c, heads):
-        out: jax.Array = _in_blocks(plan, flat, extras)
-    else:
-        padded: jax.Array = _in_blocks(plan, pad_heads(flat, heads, 3), extras)
-        out = unpad_heads(padded, c, heads)
-    return out.reshape(b, t, s, c)
+    return _in_windows(lambda qkv: _in_blocks(plan, qkv, extras), flat, heads).reshape(b, t, s, c)
 
 
 def _over_time(qkv: jax.Array, heads: int, mask: Any, dropout: Any, tools: _Tools) -> jax.Array:
@@ -203,11 +199,15 @@ def _taken_whole(qkv: jax.Array, heads: int, mask: Any, axes: tuple[tuple[bool, 
         rate, seeds, multiplier = _dropped(dropout, layout)
         plans.append(whole.Plan(over_time, layout, part, parts, rate, *tools))
         extras.append(whole.Extras(None if mask is None else mask.astype(jnp.int32), seeds, multiplier))
+    return _in_windows(lambda qkv: _whole(tuple(plans), qkv, tuple(extras)), qkv, heads, parts)
+
+
+def _in_windows(core: Callable[[jax.Array], Any], qkv: jax.Array, heads: int, parts: int = 1) -> jax.Array:
+    """core(qkv), with heads padded around it where they do not fill whole windows."""
+    c = qkv.shape[-1] // 3
     if fits(c, heads, parts):
-        out: jax.Array = _whole(tuple(plans), qkv, tuple(extras))
-        return out
-    padded: jax.Array = _whole(tuple(plans), pad_heads(qkv, heads, 3, parts), tuple(extras))
-    return unpad_heads(padded, c, heads, parts)
+        return core(qkv)
+    return unpad_heads(core(pad_heads(qkv, heads, 3, parts)), c, heads, parts)
 
 
 def _dropped(dropout: Any, layout: Windows) -> tuple[float, jax.Array | None, jax.Array | None]:
@@ -224,10 +224,9 @@ def _dropped(dropout: Any, layout: Windows) -> tuple[float, jax.Array | None, ja
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _whole(plans: tuple[whole.Plan, ...], qkv: jax.Array, extras: tuple[whole.Extras, ...]) -> jax.Array:
-    out = None
-    for plan, beside in zip(plans, extras, strict=True):
+    out = whole.forward(qkv, extras[0], plans[0], None)
+    for plan, beside in zip(plans[1:], extras[1:], strict=True):
         out = whole.forward(qkv, beside, plan, out)
-    assert out is not None
     return out
 
 

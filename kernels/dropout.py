@@ -48,6 +48,17 @@ def keep(seed: tuple[jax.Array, jax.Array], place: jax.Array, rate: float) -> ja
     return jnp.where(kept, np.float32(1.0 / (1.0 - rate)), np.float32(0.0))
 
 
+def place(outer: Any, query: Any, key: Any, queries: int, keys: int) -> Any:
+    """Where a weight stands among those of its batch entry and head, for `keep`: every path must count alike."""
+    return (outer * queries + query) * keys + key
+
+
+def keep_of_heads(seeds: Any, first: Any, count: int, places: jax.Array, rate: float) -> list[jax.Array]:
+    """`keep` for `count` heads from `first` on. seeds: a ref or array [1 1 2h...] of one batch entry."""
+    heads = [first + i for i in range(count)]
+    return [keep((seeds[0, 0, 2 * head], seeds[0, 0, 2 * head + 1]), places, rate) for head in heads]
+
+
 def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Array:
     """All multipliers of a core at once: float32[b outer h q k]; outer is the axis that the attention is not over.
 
@@ -59,7 +70,7 @@ def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Ar
     first, second = (
         jnp.broadcast_to(dropout.seeds[:, np.newaxis, :, i, np.newaxis, np.newaxis], shape) for i in (0, 1)
     )
-    return keep((first, second), (o * queries + q) * keys + k, dropout.rate)
+    return keep((first, second), place(o, q, k, queries, keys), dropout.rate)
 
 
 def _shifted(x: jax.Array, by: int) -> jax.Array:

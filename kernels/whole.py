@@ -23,7 +23,8 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from vivit.kernels.dropout import keep
+from vivit.kernels.dropout import keep_of_heads
+from vivit.kernels.dropout import place as weight_place
 from vivit.kernels.heads import LANES, Windows
 from vivit.kernels.window import Arithmetic, attend, attend_vjp, divided, like
 
@@ -114,9 +115,8 @@ def _backward(
 
 
 def _backward_cut(qkv: jax.Array, plan: Plan) -> _Cut:
-    return _cut(
-        qkv.shape, qkv.dtype, plan, channels=7 if plan.parts == 1 else 13
-    )  # qkv, cotangent, theirs, both halves
+    """A step has qkv, the result's cotangent and qkv's own; of two halves also the other's, and both in the result."""
+    return _cut(qkv.shape, qkv.dtype, plan, channels=7 if plan.parts == 1 else 13)
 
 
 def _cut(shape: tuple[int, ...], dtype: Any, plan: Plan, channels: int) -> _Cut:
@@ -343,8 +343,7 @@ def _multipliers(
     query, key = (jax.lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in ((1, 0) if backward else (0, 1)))
     if plan.over_time:
         outer = step * cut.places + place + (query & (PLACES - 1))
-        places = (outer * t + query // PLACES) * t + key // PLACES
+        places = weight_place(outer, query // PLACES, key // PLACES, t, t)
     else:
-        places = (step * s + query) * s + key
-    heads_of_window = [first + i for i in range(plan.layout.per)]
-    return [keep((seeds[0, 0, 2 * head], seeds[0, 0, 2 * head + 1]), places, plan.rate) for head in heads_of_window]
+        places = weight_place(step, query, key, s, s)
+    return keep_of_heads(seeds, first, plan.layout.per, places, plan.rate)
