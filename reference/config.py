@@ -28,7 +28,8 @@ class Config:
     order: of the factorised self-attention's two axes.
     pooling: "token" adds a class token; "first" takes the first token without adding one.
     representation: width of a dense + tanh layer before the head; None: no such layer.
-    classes: one entry a head; (97, 300) gives 397 logits, 97 verbs then 300 nouns.
+    classes: one entry a head; (97, 300) gives 397 logits, 97 verbs then 300 nouns. (): no head, what would enter it
+        comes out.
     gelu, epsilon: as the checkpoint was trained.
 
     Raises ValueError, naming the field and the requirement, for anything that does not divide or fit.
@@ -116,8 +117,6 @@ def _check_counts(config: Config) -> None:
         raise ValueError(f"temporal_layers is {config.temporal_layers!r}: it must be an integer, 0 or more")
     if len(config.tubelet) != 3:
         raise ValueError(f"tubelet is {config.tubelet}: it must be three sizes (time, height, width)")
-    if not config.classes:
-        raise ValueError("classes is (): it must have at least one head")
     if not isinstance(config.epsilon, (int, float)) or not 0 < config.epsilon < 1:
         raise ValueError(f"epsilon is {config.epsilon!r}: it must be a number between 0 and 1")
 

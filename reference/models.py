@@ -56,7 +56,7 @@ def forward(
     if params.representation is not None:
         features = np.tanh(dense(features, params.representation))
     record(capture, "prelogits", features)
-    logits = dense(features, params.head)
+    logits = features if params.head is None else dense(features, params.head)
     record(capture, "logits", logits)
     return logits
 

@@ -66,7 +66,7 @@ class Params(NamedTuple):
     encoder: Encoder  # the spatial encoder of model 2
     temporal_encoder: Encoder | None  # model 2 with temporal_layers > 0
     representation: Dense | None  # kernel [c r]
-    head: Dense  # kernel [c v], or [r v] behind a representation
+    head: Dense | None  # kernel [c v], or [r v] behind a representation
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,9 @@ def shapes(config: Config) -> Params:
         representation=None
         if config.representation is None
         else Dense(Leaf((c, features), ("c", "r"), "lecun_normal"), Leaf((features,), ("r",))),
-        head=Dense(
+        head=None
+        if not config.classes
+        else Dense(
             Leaf((features, sum(config.classes)), ("r" if config.representation else "c", "v")),
             Leaf((sum(config.classes),), ("v",)),
         ),

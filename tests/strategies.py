@@ -75,6 +75,7 @@ def configs(draw) -> Config:
         epsilon=draw(st.sampled_from((1e-6, 1e-12))),
         temporal_layers=draw(st.sampled_from((0, 2))),
         representation=draw(st.sampled_from((None, 23))),
+        classes=draw(st.sampled_from(((11, 13), (11, 13), ()))),
     )
     if draw(st.booleans()):
         config = replace(config, tubelet=(1, 3, 7), sampled_frames=draw(st.sampled_from((1, 4, 6))))

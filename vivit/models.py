@@ -136,11 +136,11 @@ def run(
 
 
 @jax.jit
-def _head(features: jax.Array, representation: Dense | None, head: Dense) -> tuple[jax.Array, jax.Array]:
-    """(prelogits [b c] or [b r], logits [b v]), float32."""
+def _head(features: jax.Array, representation: Dense | None, head: Dense | None) -> tuple[jax.Array, jax.Array]:
+    """(prelogits [b c] or [b r], logits [b v]), float32; without a head the prelogits twice."""
     if representation is not None:
         features = jnp.tanh(dense(features, representation, jnp.float32))
-    return features, dense(features, head, jnp.float32)
+    return features, features if head is None else dense(features, head, jnp.float32)
 
 
 def spatio_temporal(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
