@@ -138,11 +138,3 @@ def test_info_of_a_suffix_is_one_row_and_without_a_name_all(capsys):
     assert cli.main(["info"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in NAMES)
-
-
-def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    target = tmp_path / "folder"
-    target.mkdir()
-    with pytest.raises(OSError, match="folder"):
-        cli._write(target, "text")
-    assert os.listdir(tmp_path) == ["folder"]

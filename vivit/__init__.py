@@ -1,4 +1,4 @@
-"""ViViT, the Video Vision Transformer, in JAX: `init` a model, `forward` a video.
+"""ViViT, the Video Vision Transformer, in JAX: `load` or `init` a model, `forward` a video, `save`.
 
 Names are loaded when they are first used, so that `import vivit.reference.models` loads NumPy and nothing else.
 """
@@ -7,21 +7,43 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vivit.checkpoints.image import from_image_model
+    from vivit.checkpoints.load import load
+    from vivit.checkpoints.save import save
     from vivit.initialise import init
+    from vivit.model import Model
     from vivit.models import forward
+    from vivit.preprocessing import Preprocessing
     from vivit.reference.config import Config, named
     from vivit.tubelet import cut
     from vivit.video import read_clip
 
-__all__ = ["Config", "cut", "forward", "init", "named", "read_clip"]
+__all__ = [
+    "Config",
+    "Model",
+    "Preprocessing",
+    "cut",
+    "forward",
+    "from_image_model",
+    "init",
+    "load",
+    "named",
+    "read_clip",
+    "save",
+]
 
 _HOMES = {
     "Config": "vivit.reference.config",
+    "Model": "vivit.model",
+    "Preprocessing": "vivit.preprocessing",
     "cut": "vivit.tubelet",
     "forward": "vivit.models",
+    "from_image_model": "vivit.checkpoints.image",
     "init": "vivit.initialise",
+    "load": "vivit.checkpoints.load",
     "named": "vivit.reference.config",
     "read_clip": "vivit.video",
+    "save": "vivit.checkpoints.save",
 }
 
 

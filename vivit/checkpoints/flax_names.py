@@ -1,0 +1,96 @@
+"""The parameter names of the published Flax checkpoints, all four models: "Transformer/encoderblock_0/…".
+
+Source: the published code (ViViT, and the image ViT whose blocks it took over). Query, key and value are three arrays
+with an axis of heads; everything else lies as it lies here.
+"""
+
+from vivit.checkpoints.spelling import spell
+from vivit.reference.config import Config
+from vivit.reference.params import Attention, Block, Dense, Encoder, FactorisedBlock, LayerNorm, Mlp, Params, shapes
+
+
+def spellings(config: Config, *, image: bool = False) -> Params:
+    """The published name and shape of every leaf of a config.
+
+    image: of an image model, which a config of one frame stands for: its embedding kernel has no axis of time.
+    """
+    tree = shapes(config)
+    spatial, temporal = "Transformer", None
+    if config.model == "factorised_encoder":
+        spatial = "SpatialTransformer"
+    if tree.temporal_encoder is not None:
+        temporal = _encoder("TemporalTransformer", "cls_TemporalTransformer", tree.temporal_encoder, config.temporal)
+    class_token = "cls_SpatialTransformer" if config.model == "factorised_encoder" else "cls"
+    kernel = tree.embedding.kernel
+    embedding = Dense(
+        spell(kernel, "embedding/kernel", shape=kernel.shape[1:] if image else kernel.shape),
+        spell(tree.embedding.bias, "embedding/bias"),
+    )
+    return Params(
+        embedding,
+        _encoder(spatial, class_token, tree.encoder, config),
+        temporal,
+        None if tree.representation is None else _dense("pre_logits", tree.representation),
+        None if tree.head is None else _dense("output_projection", tree.head),
+    )
+
+
+def _encoder(name: str, class_token: str, leaf: Encoder, config: Config) -> Encoder:
+    return Encoder(
+        None if leaf.class_token is None else spell(leaf.class_token, class_token, shape=(1, 1, config.channels)),
+        None
+        if leaf.positions is None
+        else spell(leaf.positions, f"{name}/posembed_input/pos_embedding", shape=(1, *leaf.positions.shape)),
+        _factorised_block(f"{name}/encoderblock_{{}}", leaf.blocks, config)
+        if isinstance(leaf.blocks, FactorisedBlock)
+        else _block(f"{name}/encoderblock_{{}}", leaf.blocks, config),
+        _norm(f"{name}/encoder_norm", leaf.norm),
+    )
+
+
+def _block(name: str, leaf: Block, config: Config) -> Block:
+    return Block(
+        _norm(f"{name}/LayerNorm_0", leaf.attention_norm),
+        _attention(f"{name}/MultiHeadDotProductAttention_0", leaf.attention, config),
+        _norm(f"{name}/LayerNorm_1", leaf.mlp_norm),
+        _mlp(f"{name}/MlpBlock_0", leaf.mlp),
+    )
+
+
+def _factorised_block(name: str, leaf: FactorisedBlock, config: Config) -> FactorisedBlock:
+    return FactorisedBlock(
+        _norm(f"{name}/LayerNorm_time", leaf.time_norm),
+        _attention(f"{name}/MultiHeadDotProductAttention_time", leaf.time_attention, config),
+        _norm(f"{name}/LayerNorm_space", leaf.space_norm),
+        _attention(f"{name}/MultiHeadDotProductAttention_space", leaf.space_attention, config),
+        _norm(f"{name}/LayerNorm_mlp", leaf.mlp_norm),
+        _mlp(f"{name}/MlpBlock", leaf.mlp),
+    )
+
+
+def _attention(name: str, leaf: Attention, config: Config) -> Attention:
+    c, h = config.channels, config.heads
+    d = c // h
+    parts = [f"{name}/{part}" for part in ("query", "key", "value")]
+    return Attention(
+        Dense(
+            spell(leaf.qkv.kernel, *(f"{part}/kernel" for part in parts), shape=(c, h, d)),
+            spell(leaf.qkv.bias, *(f"{part}/bias" for part in parts), shape=(h, d)),
+        ),
+        Dense(
+            spell(leaf.out.kernel, f"{name}/out/kernel", shape=(h, d, c)),
+            spell(leaf.out.bias, f"{name}/out/bias"),
+        ),
+    )
+
+
+def _mlp(name: str, leaf: Mlp) -> Mlp:
+    return Mlp(_dense(f"{name}/Dense_0", leaf.hidden), _dense(f"{name}/Dense_1", leaf.out))
+
+
+def _dense(name: str, leaf: Dense) -> Dense:
+    return Dense(spell(leaf.kernel, f"{name}/kernel"), spell(leaf.bias, f"{name}/bias"))
+
+
+def _norm(name: str, leaf: LayerNorm) -> LayerNorm:
+    return LayerNorm(spell(leaf.scale, f"{name}/scale"), spell(leaf.bias, f"{name}/bias"))

@@ -1,0 +1,102 @@
+"""Writing model 1 as a Hugging Face directory, for those who go on in PyTorch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.numpy import save_file
+
+from vivit.checkpoints.huggingface import CONFIG, PLACEHOLDER, PREPROCESSORS, WEIGHTS
+from vivit.checkpoints.spelling import write
+from vivit.checkpoints.torch_names import spellings
+from vivit.model import Model
+from vivit.preprocessing import HUGGING_FACE, Preprocessing
+from vivit.reference.config import COLORS
+from vivit.writing import new_folder
+
+
+def write_vivit(path: Path, model: Model) -> None:
+    """Model 1 as a new directory that VivitForVideoClassification.from_pretrained loads (VivitModel without a head).
+
+    Raises ValueError, before anything is written, if the port cannot hold this model.
+    """
+    _check_writable(model)
+    arrays = write(model.params, spellings(model.config), model.config)
+    if model.config.classes:
+        arrays = {name if name.startswith("classifier.") else f"vivit.{name}": leaf for name, leaf in arrays.items()}
+    with new_folder(path) as folder:
+        save_file(arrays, folder / WEIGHTS, {"format": "pt"})
+        _write_json(folder / CONFIG, _described(model))
+        _write_json(folder / PREPROCESSORS[0], _stated(model.preprocessing))
+
+
+def _check_writable(model: Model) -> None:
+    config = model.config
+    faults = []
+    for field, wanted in (("model", "spatio_temporal"), ("pooling", "token"), ("positions", "learned")):
+        if getattr(config, field) != wanted:
+            faults.append(f"{field} is {getattr(config, field)!r}: it must be {wanted!r}")
+    if config.sampled_frames not in (None, config.frames):
+        faults.append(f"sampled_frames is {config.sampled_frames}: it must be None")
+    if config.height != config.width:
+        faults.append(f"height x width is {config.height}x{config.width}: it must be square")
+    if config.classes and config.representation is not None:
+        faults.append(f"representation is {config.representation}: a classifier must have none")
+    if model.preprocessing.offset not in (0.0, 1.0):
+        faults.append(f"offset is {model.preprocessing.offset}: it must be 0 or 1")
+    if faults:
+        raise ValueError("Hugging Face's ViViT cannot hold this model: " + "; ".join(faults))
+
+
+def _described(model: Model) -> dict[str, Any]:
+    config = model.config
+    names = [name for head in model.labels or () for name in head]
+    names = names or [f"{PLACEHOLDER}{index}" for index in range(sum(config.classes))]
+    described: dict[str, Any] = dict(
+        architectures=["VivitForVideoClassification" if config.classes else "VivitModel"],
+        model_type="vivit",
+        image_size=config.height,
+        num_frames=config.frames,
+        tubelet_size=list(config.tubelet),
+        num_channels=COLORS,
+        hidden_size=config.channels,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.hidden,
+        hidden_act="gelu_fast" if config.gelu == "tanh" else "gelu",
+        layer_norm_eps=config.epsilon,
+        qkv_bias=True,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        initializer_range=0.02,
+        dtype="float32",
+    )
+    if config.representation is not None:
+        described |= dict(pooler_output_size=config.representation, pooler_act="tanh")
+    if names:
+        described["id2label"] = {str(index): name for index, name in enumerate(names)}
+        described["label2id"] = {name: index for index, name in enumerate(names)}
+    return described
+
+
+def _stated(preprocessing: Preprocessing) -> dict[str, Any]:
+    resize, crop = preprocessing.resize, preprocessing.crop
+    size = {"shortest_edge": resize} if not isinstance(resize, tuple) else {"height": resize[0], "width": resize[1]}
+    return dict(
+        image_processor_type="VivitImageProcessor",
+        do_resize=resize is not None,
+        size=size if resize is not None else {"shortest_edge": HUGGING_FACE.resize},
+        resample=2,
+        do_center_crop=crop is not None,
+        crop_size=dict(zip(("height", "width"), crop or HUGGING_FACE.crop or (), strict=True)),
+        do_rescale=True,
+        rescale_factor=preprocessing.rescale,
+        offset=preprocessing.offset == 1,
+        do_normalize=True,
+        image_mean=list(preprocessing.mean),
+        image_std=list(preprocessing.std),
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")

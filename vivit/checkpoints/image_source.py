@@ -1,0 +1,226 @@
+"""Published image models, read as what they are: model 1 over a single frame.
+
+An image ViT is a video model of one frame whose tubelet is one frame long; so its weights fill the same tree, and
+image.py only has to carry them over. Formats: Hugging Face ViT, timm, vision_transformer and big_vision.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vivit.checkpoints import flax_names, torch_names
+from vivit.checkpoints.files import Arrays, kind_of, read_json, read_npz, read_safetensors
+from vivit.checkpoints.huggingface import CONFIG, blocks, check_colors, class_names, read_weights, stated_preprocessing
+from vivit.checkpoints.report import Origin
+from vivit.checkpoints.spelling import read
+from vivit.labels import Labels
+from vivit.preprocessing import Preprocessing
+from vivit.reference.config import Config
+from vivit.reference.params import Params
+
+ROOTS = ("", "params/img/", "params/", "opt/target/", "target/", "optimizer/target/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageModel:
+    """An image ViT: a one-frame config, its weights as NumPy arrays, and what its files state besides."""
+
+    config: Config
+    params: Params
+    origins: tuple[Origin, ...]
+    source: str
+    left: tuple[str, ...]  # names of arrays that are not used
+    labels: Labels | None = None
+    preprocessing: Preprocessing | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """Arrays under the names of one scheme, and what the source says of the config."""
+
+    arrays: Arrays
+    spellings: Any  # flax_names.spellings or torch_names.spellings
+    fields: dict[str, Any]
+    description: dict[str, Any]
+    optional: tuple[str, ...]  # prefixes of head and pooling, which need not be used
+    preprocessing: Preprocessing | None = None
+    qkv_bias: bool = True
+
+
+def read_image_model(path: Path, *, heads: int, head: bool) -> ImageModel:
+    """The image model in a file or directory, recognised by its content.
+
+    heads: of its attention, where neither names, shapes nor a config say them (timm). head: whether its classifier, and
+    a representation layer before it, are wanted; otherwise they are left. Raises ValueError for what is no image ViT.
+    """
+    found = _directory(path, heads) if path.is_dir() else _file(path, heads)
+    arrays = dict(found.arrays)
+    left = [name for name in arrays if name.startswith(found.optional) and not (head and _is_head(name))]
+    for name in left:
+        del arrays[name]
+    config = _config(arrays, found)
+    options = {} if found.qkv_bias else {"qkv_bias": False}
+    spelled = found.spellings(config, image=True, **options)
+    params, origins = read(arrays, spelled, config, str(path), np.asarray)
+    return ImageModel(
+        config=config,
+        params=params,
+        origins=origins,
+        source=str(path),
+        left=tuple(left),
+        labels=class_names(found.description, config),
+        preprocessing=found.preprocessing,
+    )
+
+
+def _is_head(name: str) -> bool:
+    return name.startswith(("output_projection/", "pre_logits/", "classifier."))
+
+
+def _directory(path: Path, heads: int) -> _Found:
+    """Hugging Face's ViT by its model_type, timm's by its architecture."""
+    if not (path / CONFIG).is_file():
+        raise ValueError(
+            f"{path} has no {CONFIG}: an image model must be such a directory, an .npz or a safetensors file"
+        )
+    description = read_json(path / CONFIG)
+    if description.get("model_type") in ("vit", "deit"):
+        check_colors(description)
+        fields = blocks(description, "gelu", 1e-12)
+        return _hugging_face(
+            read_weights(path), fields, description, stated_preprocessing(path), description.get("qkv_bias", True)
+        )
+    if "architecture" in description or "pretrained_cfg" in description:
+        return _timm(read_weights(path), heads, description)
+    raise ValueError(f"{path} has model_type {description.get('model_type')!r}: it must be vit, or a timm directory")
+
+
+def _file(path: Path, heads: int) -> _Found:
+    kind = kind_of(path)
+    if kind == "safetensors":
+        arrays = read_safetensors(path).arrays
+        if any(re.match(r"blocks\.\d+\.attn\.qkv\.", name) for name in arrays):
+            return _timm(arrays, heads, {})
+        fields = dict(heads=heads, gelu="erf", epsilon=1e-12)
+        return _hugging_face(arrays, fields, {}, None, True)
+    if kind == "zip":
+        return _flax(read_npz(path), str(path))
+    raise ValueError(f"{path} is no image model: it must be an .npz, a safetensors file or a directory with {CONFIG}")
+
+
+def _hugging_face(
+    arrays: Arrays,
+    fields: dict[str, Any],
+    description: dict[str, Any],
+    preprocessing: Preprocessing | None,
+    qkv_bias: bool,
+) -> _Found:
+    return _Found(
+        arrays=torch_names.plain_names(arrays),
+        spellings=torch_names.spellings,
+        fields=fields,
+        description=description,
+        optional=("classifier.", "pooler."),
+        preprocessing=preprocessing,
+        qkv_bias=qkv_bias,
+    )
+
+
+def _timm(arrays: Arrays, heads: int, description: dict[str, Any]) -> _Found:
+    stated = description.get("pretrained_cfg", {})
+    colors: dict[str, Any] = {name: tuple(stated[name]) for name in ("mean", "std") if name in stated}
+    preprocessing = Preprocessing(resize=None, crop=None, rescale=1 / 255, offset=0.0, **colors) if colors else None
+    return _Found(
+        arrays=torch_names.timm_names(arrays),
+        spellings=torch_names.spellings,
+        fields=dict(heads=heads, gelu="erf", epsilon=1e-6),
+        description={},
+        optional=("classifier.",),
+        preprocessing=preprocessing,
+    )
+
+
+def _flax(arrays: Arrays, source: str) -> _Found:
+    """vision_transformer's and big_vision's trees under the published names of the video models."""
+    for root in ROOTS:
+        tree = {name.removeprefix(root): array for name, array in arrays.items() if name.startswith(root)}
+        if "embedding/kernel" in tree:
+            break
+    else:
+        raise ValueError(f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {ROOTS}")
+    tree = _unstacked(tree)
+    older = any(re.match(r"Transformer/encoderblock_\d+/MlpBlock_3/", name) for name in tree)
+    rules = [(r"^pos_embedding$", "Transformer/posembed_input/pos_embedding"), (r"^head/", "output_projection/")]
+    if older:
+        rules += [(r"/LayerNorm_2/", "/LayerNorm_1/"), (r"/MlpBlock_3/", "/MlpBlock_0/")]
+        rules += [(r"/MultiHeadDotProductAttention_1/", "/MultiHeadDotProductAttention_0/")]
+    tree = torch_names.renamed(tree, tuple(rules))
+    query = tree.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/bias")
+    return _Found(
+        arrays=tree,
+        spellings=flax_names.spellings,
+        fields=dict(heads=1 if query is None else len(query), gelu="tanh", epsilon=1e-6),
+        description={},
+        optional=("output_projection/", "pre_logits/", "MAPHead_0/"),
+    )
+
+
+def _unstacked(tree: Arrays) -> Arrays:
+    """Layers that lie stacked under one name ("encoderblock/…"), each under its own."""
+    flat = {}
+    for name, array in tree.items():
+        if re.match(r"Transformer/encoderblock/", name) and array.ndim:
+            for index, layer in enumerate(array):
+                flat[name.replace("/encoderblock/", f"/encoderblock_{index}/")] = layer
+        else:
+            flat[name] = array
+    return flat
+
+
+def _config(arrays: Arrays, found: _Found) -> Config:
+    """The one-frame config; a class position that was folded into the class token is put back as zeros."""
+    flax = found.spellings is flax_names.spellings
+    kernel_name = "embedding/kernel" if flax else "embeddings.patch_embeddings.projection.weight"
+    token, positions = "embeddings.cls_token", "embeddings.position_embeddings"
+    if flax:
+        token, positions = "cls", "Transformer/posembed_input/pos_embedding"
+    kernel, table = arrays.get(kernel_name), arrays.get(positions)
+    if kernel is None or kernel.ndim != 4 or table is None or table.ndim != 3:
+        shapes = f"{getattr(kernel, 'shape', None)} and {getattr(table, 'shape', None)}"
+        raise ValueError(
+            f"{kernel_name} and {positions} have shapes {shapes}: an image ViT must have them, 4-D and 3-D"
+        )
+    channels, patch = (kernel.shape[3], kernel.shape[:2]) if flax else (kernel.shape[0], kernel.shape[2:])
+    count = table.shape[1]
+    if token in arrays and math.isqrt(count) ** 2 == count:  # folded: as many positions as patches
+        arrays[positions] = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
+    elif token in arrays:
+        count -= 1
+    size = found.description.get("image_size")
+    rows, columns = math.isqrt(count), math.isqrt(count)
+    if isinstance(size, list) and len(size) == 2:
+        rows, columns = size[0] // patch[0], size[1] // patch[1]
+    if rows * columns != count:
+        raise ValueError(f"{positions} has {count} places: they must be those of a square picture")
+    head, representation = ("output_projection/bias", "pre_logits/bias") if flax else ("classifier.bias", "")
+    block = r"Transformer/encoderblock_(\d+)/" if flax else r"encoder\.layer\.(\d+)\."
+    layers = {int(match[1]) for name in arrays if (match := re.match(block, name))}
+    first = block.replace(r"(\d+)", "0").replace("\\", "")
+    hidden = arrays.get(first + ("MlpBlock_0/Dense_0/bias" if flax else "intermediate.dense.bias"))
+    if hidden is None:
+        raise ValueError(f"{first}… has no first layer of an MLP: it must be an image ViT")
+    return Config(
+        model="spatio_temporal",
+        frames=1,
+        height=rows * patch[0],
+        width=columns * patch[1],
+        tubelet=(1, *patch),
+        pooling="token" if token in arrays else "mean",
+        representation=len(arrays[representation]) if representation in arrays else None,
+        classes=(len(arrays[head]),) if head in arrays else (),
+        **{**found.fields, "channels": channels, "layers": max(layers) + 1, "hidden": len(hidden)},
+    )

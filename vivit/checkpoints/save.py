@@ -1,0 +1,48 @@
+"""A model into any format that can hold it."""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from vivit.checkpoints.flax import tree_of
+from vivit.checkpoints.huggingface_export import write_vivit
+from vivit.checkpoints.native import save_native
+from vivit.checkpoints.spelling import finite
+from vivit.model import Model
+from vivit.reference.params import leaves
+from vivit.writing import write_file
+
+Format = Literal["vivit", "huggingface", "npz"]
+
+
+def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
+    """Writes a model as a checkpoint.
+
+    to: "vivit", our own folder, where an older checkpoint is replaced; "huggingface", a new folder for transformers
+    (model 1 only); "npz", a file with the published Flax names of any of the four models, which holds weights alone.
+    Whenever it is interrupted, the old checkpoint or the new one is there, whole.
+    Raises ValueError if the format cannot hold the model, if weights hold NaN or infinity, or if path holds something
+    else.
+    """
+    path = Path(path)
+    broken = [name for name, leaf in leaves(model.params) if not finite(np.asarray(leaf))]
+    if broken:
+        raise ValueError(f"params hold NaN or infinity in {', '.join(broken)}: they must be finite to be saved")
+    if to not in get_args(Format):
+        raise ValueError(f"to is {to!r}: it must be one of {', '.join(get_args(Format))}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+    if to == "vivit":
+        save_native(path, model)
+    elif to == "huggingface":
+        write_vivit(path, model)
+    elif path.is_dir():
+        raise ValueError(f"{path} is a folder: npz is a file")
+    else:
+        write_file(path, lambda temporary: _write_npz(temporary, tree_of(model)))
+
+
+def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a name, NumPy would add .npz to it
+        np.savez(file, allow_pickle=False, **arrays)

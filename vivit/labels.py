@@ -1,0 +1,70 @@
+"""The names of classes: two lists that ship with the package, or a file of the user's."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+from vivit.reference.config import Config
+
+Labels = tuple[tuple[str, ...], ...]  # one tuple of names a head
+
+SHIPPED = {"kinetics400": "kinetics400.json", "something_something_v2": "something_something_v2.json"}
+LARGEST_FILE = 2**24  # bytes
+
+
+def read_labels(source: str | Path) -> Labels:
+    """The names of each head's classes, in the order of the logits.
+
+    source: "kinetics400" or "something_something_v2", which ship with the package, or a file: JSON (a list of names, a
+    list of such lists, one a head, or a map from number to name), or text with a name a line.
+    Raises ValueError, naming the file and the requirement, for anything else.
+    """
+    if str(source) in SHIPPED:
+        text = resources.files("vivit").joinpath("label_names", SHIPPED[str(source)]).read_text("utf-8")
+        return (tuple(json.loads(text)),)
+    path = Path(source)
+    if not path.is_file():
+        raise ValueError(f"labels {source} is no file: it must be one, or one of {', '.join(SHIPPED)}")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ValueError(f"labels {source} has {path.stat().st_size:,} bytes: it must have at most {LARGEST_FILE:,}")
+    try:
+        text = path.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"labels {source} is no UTF-8 text: it must be JSON or a name a line") from None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = [line.strip() for line in text.splitlines() if line.strip()]
+    return as_labels(value, f"labels {source}")
+
+
+def as_labels(value: object, name: str = "labels") -> Labels:
+    """Names as `Labels`, from a list of names, a list of lists (one a head) or a map from number to name.
+
+    Raises ValueError unless all are texts and numbers run from 0.
+    """
+    if isinstance(value, dict):
+        try:
+            numbered = {int(number): label for number, label in value.items()}
+        except ValueError:
+            raise ValueError(f"{name}: the keys of a map must be the numbers of the classes, from 0") from None
+        if sorted(numbered) != list(range(len(value))):
+            raise ValueError(f"{name} numbers {len(value)} classes up to {max(numbered)}: it must be each from 0")
+        value = [numbered[number] for number in range(len(numbered))]
+    heads = list(value) if isinstance(value, (list, tuple)) else []
+    if heads and all(isinstance(label, str) for label in heads):
+        heads = [heads]
+    names = [label for head in heads if isinstance(head, (list, tuple)) for label in head]
+    if not heads or not all(isinstance(head, (list, tuple)) and head for head in heads):
+        raise ValueError(f"{name} must be a list of names, a list of such lists (one a head) or a map number: name")
+    if not all(isinstance(label, str) for label in names):
+        wrong = next(label for label in names if not isinstance(label, str))
+        raise ValueError(f"{name} has {wrong!r}: every name must be a text")
+    return tuple(tuple(head) for head in heads)
+
+
+def check_labels(labels: Labels, config: Config) -> None:
+    """Raises ValueError unless there are as many names as the config's heads have classes."""
+    counts = tuple(len(head) for head in labels)
+    if counts != config.classes:
+        raise ValueError(f"labels has {counts} names: the config has classes {config.classes}")

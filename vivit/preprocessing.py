@@ -1,0 +1,85 @@
+"""What pixels go through before a model sees them; it travels with a checkpoint."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+Colors = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Frames are resized, their centre is cropped, then a value u of 0…255 becomes (u · rescale − offset − mean) / std.
+
+    resize: length of the short side, or (height, width) exactly; None: frames stay.
+    crop: (height, width) that is cut from the centre; None: nothing is cut.
+    mean, std: one number a color, red, green, blue. The default is the published code's: −1…1.
+    Raises ValueError, naming the field and the requirement, for what is no such number.
+    """
+
+    resize: int | tuple[int, int] | None = 256
+    crop: tuple[int, int] | None = (224, 224)
+    rescale: float = 1 / 127.5
+    offset: float = 1.0
+    mean: Colors = (0.0, 0.0, 0.0)
+    std: Colors = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        for field in ("resize", "crop", "mean", "std"):
+            if isinstance(getattr(self, field), list):
+                object.__setattr__(self, field, tuple(getattr(self, field)))
+        for field in ("resize", "crop"):
+            value = getattr(self, field)
+            sizes = (value,) if field == "resize" and type(value) is int else value
+            fits = isinstance(sizes, tuple) and all(type(size) is int and size > 0 for size in sizes)
+            if value is not None and not (fits and len(sizes) == (1 if sizes == (value,) else 2)):
+                raise ValueError(f"{field} is {value!r}: it must be positive integers (height, width), or None")
+        for field in ("mean", "std"):
+            value = getattr(self, field)
+            if not (isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))):
+                raise ValueError(f"{field} is {value!r}: it must be three numbers, one a color")
+        for field in ("rescale", "offset"):
+            if not _is_number(getattr(self, field)):
+                raise ValueError(f"{field} is {getattr(self, field)!r}: it must be a number")
+        if self.rescale == 0 or 0 in self.std:
+            raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
+
+    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8[… 3] to the float32[… 3] that the model was trained on."""
+        scale = self.rescale / np.array(self.std)
+        shift = (self.offset + np.array(self.mean)) / np.array(self.std)
+        return pixels.astype(np.float32) * scale.astype(np.float32) - shift.astype(np.float32)
+
+    @property
+    def range(self) -> str:
+        """What black and white become, for messages: "-1…1"."""
+        ends = self.normalise(np.array([[0, 0, 0], [255, 255, 255]], np.uint8))
+        shown = ["/".join(dict.fromkeys(f"{value:.3g}" for value in color)) for color in ends]
+        return "…".join(shown)
+
+    def scaled(self, before: tuple[int, int], after: tuple[int, int]) -> "Preprocessing":
+        """The same for a model of another (height, width): crop and resize grow or shrink with it."""
+        if before == after:
+            return self
+        ratios = (after[0] / before[0], after[1] / before[1])
+        resize = self.resize
+        if isinstance(resize, tuple):
+            resize = (round(resize[0] * ratios[0]), round(resize[1] * ratios[1]))
+        elif resize is not None:
+            resize = round(resize * max(ratios))
+        return replace(self, resize=resize, crop=after if self.crop else None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+PUBLISHED = Preprocessing()
+HUGGING_FACE = Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+NAMED = {"published": PUBLISHED, "hugging_face": HUGGING_FACE}  # -1…1, and the port's default processor: -3…1
+
+
+def preprocessing_for(height: int, width: int) -> Preprocessing:
+    """The published preprocessing for a model of this size: resized by the published 256 to 224, then cropped."""
+    return PUBLISHED.scaled((224, 224), (height, width))
