@@ -96,6 +96,19 @@ class Config:
             hidden=self.temporal_hidden or self.hidden,
         )
 
+    @property
+    def canonical(self) -> "Config":
+        """The config that computes the same, with fields that its model does not look at at their defaults."""
+        temporal: dict = dict(temporal_layers=4, temporal_heads=None, temporal_hidden=None)
+        if self.model == "factorised_encoder":
+            temporal = dict(temporal_layers=self.temporal_layers)
+            if self.temporal_layers:
+                temporal |= dict(temporal_heads=self.temporal.heads, temporal_hidden=self.temporal.hidden)
+            else:
+                temporal |= dict(temporal_heads=None, temporal_hidden=None)
+        order = self.order if self.model == "factorised_self_attention" else "time_space"
+        return replace(self, order=order, **temporal)
+
 
 def _check_choices(config: Config) -> None:
     choices = {"model": Model, "order": Order, "pooling": Pooling, "positions": Positions, "gelu": Gelu}

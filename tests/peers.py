@@ -70,7 +70,7 @@ def randomised(torch, module):
     """The module with normal weights in every parameter, so that none hides an error by being zero; in evaluation."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            parameter.normal_(0.0, 0.3)
+            parameter.normal_(0.0, 0.15)
             if "norm" in name and name.endswith("weight"):
                 parameter += 1
     return module.eval()

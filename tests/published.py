@@ -8,6 +8,7 @@ import numpy as np
 
 import vivit
 from vivit.checkpoints.flax_names import spellings
+from vivit.checkpoints.renaming import under
 from vivit.checkpoints.spelling import read
 from vivit.reference.config import Config, named
 from vivit.reference.params import Params
@@ -28,10 +29,7 @@ class Published(NamedTuple):
 
     def tree(self, prefix: str) -> Params:
         """The arrays under a prefix ("params" or "grads") as our tree, float64."""
-        arrays = {
-            name.removeprefix(f"{prefix}/"): array for name, array in self.arrays.items() if name.startswith(prefix)
-        }
-        return read(arrays, spellings(self.config), self.config, prefix, np.float64)[0]
+        return read(under(self.arrays, f"{prefix}/"), spellings(self.config), self.config, prefix, np.float64)[0]
 
 
 def published(name: str) -> Published:

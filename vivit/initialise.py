@@ -1,6 +1,8 @@
 """Fresh parameters, each leaf drawn as reference/params.py says."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,16 @@ def init(rng: jax.Array, config: Config) -> Params:
     positions N(0, 0.02), MLP biases N(0, 1e-6), class token, head and other biases zero, layer norms one and zero.
     Source: the published training code. rng: a random key; the same key and config give the same parameters.
     """
-    tree = shapes(config)
-    keys = iter(jax.random.split(rng, len(list(leaves(tree)))))
-    return convert(tree, lambda leaf: _draw(leaf, next(keys)))
+    drawn = iter(draws(rng, config).values())
+    return convert(shapes(config), lambda leaf: next(drawn)())
 
 
-def _draw(leaf: Leaf, key: jax.Array) -> jax.Array:
-    return _INITIALISERS[leaf.initialiser](leaf, key)
+def draws(rng: jax.Array, config: Config) -> dict[str, Callable[[], jax.Array]]:
+    """For every leaf, by its path and in order, the call that draws it; one leaf costs nothing of the others."""
+    tree = list(leaves(shapes(config)))
+    keys = jax.random.split(rng, len(tree))
+    each = zip(tree, keys, strict=True)
+    return {path: partial(_INITIALISERS[leaf.initialiser], leaf, key) for (path, leaf), key in each}
 
 
 def _zeros(leaf: Leaf, key: jax.Array) -> jax.Array:

@@ -52,7 +52,7 @@ def as_labels(value: object, name: str = "labels") -> Labels:
             raise ValueError(f"{name} numbers {len(value)} classes up to {max(numbered)}: it must be each from 0")
         value = [numbered[number] for number in range(len(numbered))]
     heads = list(value) if isinstance(value, (list, tuple)) else []
-    if heads and all(isinstance(label, str) for label in heads):
+    if heads and not any(isinstance(label, (list, tuple)) for label in heads):
         heads = [heads]
     names = [label for head in heads if isinstance(head, (list, tuple)) for label in head]
     if not heads or not all(isinstance(head, (list, tuple)) and head for head in heads):

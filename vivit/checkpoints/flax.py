@@ -12,6 +12,7 @@ import jax
 from vivit.checkpoints.files import Arrays
 from vivit.checkpoints.flax_names import spellings
 from vivit.checkpoints.hints import Hints, Questions, settle_size
+from vivit.checkpoints.renaming import Renamed, under
 from vivit.checkpoints.report import Report
 from vivit.checkpoints.spelling import read, write
 from vivit.model import Model
@@ -32,7 +33,7 @@ def load_tree(arrays: Arrays, config: Config | None, hints: Hints, source: str) 
     """
     tree, root = parameters_of(arrays, source)
     if config is None:
-        config = infer(tree, hints, source)
+        config = infer(tree.arrays, hints, source)
     params, origins = read(tree, spellings(config), config, source, jax.device_put)
     where = f", the tree under {root}" if root else ""
     notes = (f"{source}: a published Flax tree{where}", "preprocessing: −1…1, as the published code's")
@@ -44,11 +45,11 @@ def tree_of(model: Model) -> Arrays:
     return write(model.params, spellings(model.config), model.config)
 
 
-def parameters_of(arrays: Arrays, source: str) -> tuple[Arrays, str]:
-    """The part of a file that is parameters, not optimizer state, and the prefix that was taken off."""
+def parameters_of(arrays: Arrays, source: str) -> tuple[Renamed, str]:
+    """The part of a file that is parameters, not optimizer state, and the prefix that its names have there."""
     for root in ROOTS:
-        tree = {name.removeprefix(root): array for name, array in arrays.items() if name.startswith(root)}
-        if any(re.match(r"((Spatial|Temporal)?Transformer/|embedding/kernel$)", name) for name in tree):
+        tree = under(arrays, root)
+        if any(re.match(r"((Spatial|Temporal)?Transformer/|embedding/kernel$)", name) for name in tree.arrays):
             return tree, root
     seen = sorted({name.partition("/")[0] for name in arrays})[:8]
     raise ValueError(f"{source} has {', '.join(seen) or 'nothing'}: it must have a Transformer under one of {ROOTS}")

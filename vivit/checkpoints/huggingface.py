@@ -30,7 +30,7 @@ def load_vivit(path: Path) -> Model:
     """
     description, arrays = read_json(path / CONFIG), plain_names(read_weights(path))
     try:
-        config = _config(description, arrays)
+        config = _config(description, arrays.arrays)
         labels = class_names(description, config)
         stated = stated_preprocessing(path)
     except (TypeError, ValueError) as error:

@@ -38,8 +38,6 @@ def _check_writable(model: Model) -> None:
             faults.append(f"{field} is {getattr(config, field)!r}: it must be {wanted!r}")
     if config.sampled_frames not in (None, config.frames):
         faults.append(f"sampled_frames is {config.sampled_frames}: it must be None")
-    if config.height != config.width:
-        faults.append(f"height x width is {config.height}x{config.width}: it must be square")
     if config.classes and config.representation is not None:
         faults.append(f"representation is {config.representation}: a classifier must have none")
     if model.preprocessing.offset not in (0.0, 1.0):
@@ -55,7 +53,7 @@ def _described(model: Model) -> dict[str, Any]:
     described: dict[str, Any] = dict(
         architectures=["VivitForVideoClassification" if config.classes else "VivitModel"],
         model_type="vivit",
-        image_size=config.height,
+        image_size=config.height if config.height == config.width else [config.height, config.width],
         num_frames=config.frames,
         tubelet_size=list(config.tubelet),
         num_channels=COLORS,

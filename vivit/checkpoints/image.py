@@ -7,7 +7,7 @@ positions, a dead temporal attention) this follows the paper.
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from vivit.checkpoints.image_source import ImageModel, read_image_model
 from vivit.checkpoints.report import Origin, Report
 from vivit.checkpoints.spelling import rebuilt
-from vivit.initialise import init
+from vivit.initialise import draws
 from vivit.model import Model
 from vivit.preprocessing import preprocessing_for
 from vivit.reference import tubelet
@@ -58,10 +58,10 @@ def from_image_model(
     made = _embedding(image, config, embedding) | _encoder(image, config)
     if keep_head:
         made |= _taken(image, lambda leaf: leaf.startswith(("head/", "representation/")))
-    fresh = dict(leaves(init(jax.random.key(seed), config)))
+    fresh = draws(jax.random.key(seed), config)
     arrays, origins = {}, []
     for leaf, shape in leaves(shapes(config)):
-        values, source, change = made.get(leaf) or _fresh(leaf, shape, fresh[leaf], seed)
+        values, source, change = made.get(leaf) or _fresh(shape, fresh[leaf], seed)
         arrays[leaf] = jax.device_put(np.asarray(values, np.float32))
         origins.append(Origin(leaf, shape.shape, source, change))
     preprocessing = preprocessing_for(config.height, config.width)
@@ -157,9 +157,9 @@ def _positions(image: ImageModel, config: Config) -> tuple[np.ndarray, str, str]
     return places, source, ", ".join(changes) or "as it is"
 
 
-def _fresh(leaf: str, shape: Leaf, values: Any, seed: int) -> tuple[np.ndarray, str, str]:
-    drawn = shape.initialiser in ("zeros", "ones")
-    return values, "", f"fresh: {shape.initialiser}" + ("" if drawn else f", seed {seed}")
+def _fresh(shape: Leaf, draw: Callable[[], jax.Array], seed: int) -> tuple[np.ndarray, str, str]:
+    constant = shape.initialiser in ("zeros", "ones")
+    return np.asarray(draw()), "", f"fresh: {shape.initialiser}" + ("" if constant else f", seed {seed}")
 
 
 def _dropped(image: ImageModel, config: Config) -> list[str]:

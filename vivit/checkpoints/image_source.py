@@ -15,6 +15,7 @@ import numpy as np
 from vivit.checkpoints import flax_names, torch_names
 from vivit.checkpoints.files import Arrays, kind_of, read_json, read_npz, read_safetensors
 from vivit.checkpoints.huggingface import CONFIG, blocks, check_colors, class_names, read_weights, stated_preprocessing
+from vivit.checkpoints.renaming import Renamed, renamed, under
 from vivit.checkpoints.report import Origin
 from vivit.checkpoints.spelling import read
 from vivit.labels import Labels
@@ -42,7 +43,7 @@ class ImageModel:
 class _Found:
     """Arrays under the names of one scheme, and what the source says of the config."""
 
-    arrays: Arrays
+    arrays: Renamed
     spellings: Any  # flax_names.spellings or torch_names.spellings
     fields: dict[str, Any]
     description: dict[str, Any]
@@ -58,20 +59,20 @@ def read_image_model(path: Path, *, heads: int, head: bool) -> ImageModel:
     a representation layer before it, are wanted; otherwise they are left. Raises ValueError for what is no image ViT.
     """
     found = _directory(path, heads) if path.is_dir() else _file(path, heads)
-    arrays = dict(found.arrays)
+    arrays, called = found.arrays
     left = [name for name in arrays if name.startswith(found.optional) and not (head and _is_head(name))]
     for name in left:
         del arrays[name]
     config = _config(arrays, found)
     options = {} if found.qkv_bias else {"qkv_bias": False}
     spelled = found.spellings(config, image=True, **options)
-    params, origins = read(arrays, spelled, config, str(path), np.asarray)
+    params, origins = read(found.arrays, spelled, config, str(path), np.asarray)
     return ImageModel(
         config=config,
         params=params,
         origins=origins,
         source=str(path),
-        left=tuple(left),
+        left=tuple(called[name] for name in left),
         labels=class_names(found.description, config),
         preprocessing=found.preprocessing,
     )
@@ -147,19 +148,19 @@ def _timm(arrays: Arrays, heads: int, description: dict[str, Any]) -> _Found:
 def _flax(arrays: Arrays, source: str) -> _Found:
     """vision_transformer's and big_vision's trees under the published names of the video models."""
     for root in ROOTS:
-        tree = {name.removeprefix(root): array for name, array in arrays.items() if name.startswith(root)}
-        if "embedding/kernel" in tree:
+        tree = under(arrays, root)
+        if "embedding/kernel" in tree.arrays:
             break
     else:
         raise ValueError(f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {ROOTS}")
     tree = _unstacked(tree)
-    older = any(re.match(r"Transformer/encoderblock_\d+/MlpBlock_3/", name) for name in tree)
+    older = any(re.match(r"Transformer/encoderblock_\d+/MlpBlock_3/", name) for name in tree.arrays)
     rules = [(r"^pos_embedding$", "Transformer/posembed_input/pos_embedding"), (r"^head/", "output_projection/")]
     if older:
         rules += [(r"/LayerNorm_2/", "/LayerNorm_1/"), (r"/MlpBlock_3/", "/MlpBlock_0/")]
         rules += [(r"/MultiHeadDotProductAttention_1/", "/MultiHeadDotProductAttention_0/")]
-    tree = torch_names.renamed(tree, tuple(rules))
-    query = tree.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/bias")
+    tree = renamed(tree, tuple(rules))
+    query = tree.arrays.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/bias")
     return _Found(
         arrays=tree,
         spellings=flax_names.spellings,
@@ -169,15 +170,16 @@ def _flax(arrays: Arrays, source: str) -> _Found:
     )
 
 
-def _unstacked(tree: Arrays) -> Arrays:
+def _unstacked(tree: Renamed) -> Renamed:
     """Layers that lie stacked under one name ("encoderblock/…"), each under its own."""
-    flat = {}
-    for name, array in tree.items():
-        if re.match(r"Transformer/encoderblock/", name) and array.ndim:
-            for index, layer in enumerate(array):
-                flat[name.replace("/encoderblock/", f"/encoderblock_{index}/")] = layer
-        else:
-            flat[name] = array
+    flat = Renamed({}, {})
+    for name, array in tree.arrays.items():
+        layers = {name: array}
+        if name.startswith("Transformer/encoderblock/") and array.ndim:
+            place = name.replace("/encoderblock/", "/encoderblock_{}/")
+            layers = {place.format(index): layer for index, layer in enumerate(array)}
+        flat.arrays.update(layers)
+        flat.called.update(dict.fromkeys(layers, tree.called[name]))
     return flat
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from vivit.checkpoints import flax, huggingface, native
-from vivit.checkpoints.files import UNPICKLE, Arrays, kind_of, read_json, read_npz, read_safetensors
+from vivit.checkpoints.files import UNPICKLE, kind_of, read_json, read_npz, read_safetensors
 from vivit.checkpoints.hints import Hints
 from vivit.checkpoints.hub import fetch, is_hub_name
 from vivit.checkpoints.msgpack_file import read_msgpack
@@ -71,7 +71,7 @@ def load(
     if not path.exists():
         raise ValueError(f"{path} does not exist: {ACCEPTED}")
     found = _directory(path) if path.is_dir() else _file(path, config, hints)
-    if config is not None and config != found.config:
+    if config is not None and config.canonical != found.config.canonical:
         raise ValueError(f"{path} is of {found.config}: it was said to be {config}")
     hints.check(found.config, str(path))
     found = _with_labels(found, labels)
@@ -113,7 +113,7 @@ def _single_safetensors(path: Path, config: Config | None) -> Model:
         return _directory(path.parent)
     if config is None:
         raise ValueError(f"{path} is a file without its config.json: pass the folder, or config=")
-    arrays: Arrays = plain_names(read_safetensors(path).arrays)
+    arrays = plain_names(read_safetensors(path).arrays)
     if config.model != "spatio_temporal":
         raise ValueError(f"model is {config.model!r}: PyTorch's names are those of spatio_temporal only")
     params, origins = read(arrays, spellings(config), config, str(path), jax.device_put)

@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from vivit.checkpoints.files import read_json, read_safetensors
+from vivit.checkpoints.renaming import renamed
 from vivit.checkpoints.report import Report
 from vivit.checkpoints.spelling import Spelling, read
 from vivit.labels import as_labels
@@ -61,7 +62,8 @@ def load_native(path: Path) -> Model:
     except (TypeError, ValueError) as error:  # a field is missing, unknown or wrong
         raise ValueError(f"{path / DESCRIPTION}: {error}") from None
     spelled = _spellings(config)
-    params, origins = read(read_safetensors(path / weights).arrays, spelled, config, str(path), jax.device_put)
+    arrays = renamed(read_safetensors(path / weights).arrays)
+    params, origins = read(arrays, spelled, config, str(path), jax.device_put)
     return Model(
         config=config,
         params=params,

@@ -31,14 +31,14 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
         raise ValueError(f"params hold NaN or infinity in {', '.join(broken)}: they must be finite to be saved")
     if to not in get_args(Format):
         raise ValueError(f"to is {to!r}: it must be one of {', '.join(get_args(Format))}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     if to == "vivit":
         save_native(path, model)
     elif to == "huggingface":
         write_vivit(path, model)
     elif path.is_dir():
         raise ValueError(f"{path} is a folder: npz is a file")
+    elif not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     else:
         write_file(path, lambda temporary: _write_npz(temporary, tree_of(model)))
 

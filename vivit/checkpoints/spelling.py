@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from vivit.checkpoints.renaming import Renamed
 from vivit.checkpoints.report import Origin
 from vivit.reference.config import Config
 from vivit.reference.params import Leaf, Params, leaves, shapes
+
+PRODUCT = " × "  # between the names of arrays that were multiplied
 
 
 @dataclass(frozen=True)
@@ -43,32 +46,28 @@ def part_shape(leaf: Leaf, parts: int) -> tuple[int, ...]:
 
 
 def read(
-    arrays: Mapping[str, np.ndarray],
-    spellings: Params,
-    config: Config,
-    source: str,
-    finish: Callable[[np.ndarray], Any],
-    unused: Callable[[str], bool] = lambda name: False,
+    given: Renamed, spellings: Params, config: Config, source: str, finish: Callable[[np.ndarray], Any]
 ) -> tuple[Params, tuple[Origin, ...]]:
     """The tree of a config out of a file's arrays, each leaf float32 and passed through `finish`; and its report.
 
-    Raises one ValueError that lists every array that is missing, superfluous (unless `unused` says that it may be
-    left), wrongly shaped, of no float type, or holds NaN or infinity; `source` is its first word.
+    Raises one ValueError that lists every array that is missing, superfluous, wrongly shaped, of no float type, or
+    holds NaN or infinity; `source` is its first word.
     """
+    arrays, called = given
     spelled = dict(leaves(spellings))
     wanted = {name for each in spelled.values() if not each.absent for row in each.names for name in row}
     faults = [f"{name} is missing" for name in sorted(wanted - arrays.keys())]
-    faults += [f"{name} is superfluous" for name in sorted(arrays.keys() - wanted) if not unused(name)]
+    faults += [f"{called[name]} is superfluous" for name in sorted(arrays.keys() - wanted)]
     for each in spelled.values():
         for name in (name for row in each.names for name in row if name in arrays and not each.absent):
-            faults += _faults(name, arrays[name], each.shape)
+            faults += _faults(called[name], arrays[name], each.shape)
     if faults:
         raise ValueError(f"{source} does not fit the config: " + "; ".join(faults))
     made, report = {}, []
     for path, leaf in leaves(shapes(config)):
         each = spelled[path]
         made[path] = finish(_assemble(arrays, each, leaf))
-        report.append(Origin(path, leaf.shape, _listed(each), _change(arrays, each, leaf)))
+        report.append(Origin(path, leaf.shape, _listed(each, called), _change(arrays, each, leaf)))
     return rebuilt(shapes(config), made), tuple(report)
 
 
@@ -135,16 +134,18 @@ def _one_array(each: Spelling) -> bool:
     return len(each.names) == len(each.names[0]) == 1
 
 
-def _listed(each: Spelling) -> str:
+def _listed(each: Spelling, called: Mapping[str, str]) -> str:
     """All names in one: "Transformer/encoderblock_0…11/MultiHeadDotProductAttention_0/{query,key,value}/kernel"."""
     if each.absent:
         return ""
-    parts = list(each.names[0])
+    parts, others = ([*dict.fromkeys(called[name] for name in row)] for row in (each.names[0], each.names[-1]))
     pieces = [re.split(r"(?<=[./])|(?=[./])", part) for part in parts]
     each_place = [list(dict.fromkeys(words)) for words in zip(*pieces, strict=True)]
     shown = "".join(words[0] if len(words) == 1 else f"{{{','.join(words)}}}" for words in each_place)
-    last = len(each.names) - 1
-    return re.sub(r"(?<=[._])0(?=[./])", f"0…{last}", shown, count=1) if last else shown
+    if parts == others:
+        return shown
+    layers = f"0…{len(each.names) - 1}"
+    return PRODUCT.join(re.sub(r"(?<=[._])0(?=[./])", layers, name, count=1) for name in shown.split(PRODUCT))
 
 
 def _change(arrays: Mapping[str, np.ndarray], each: Spelling, leaf: Leaf) -> str:

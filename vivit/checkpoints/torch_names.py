@@ -10,7 +10,8 @@ from typing import cast
 import numpy as np
 
 from vivit.checkpoints.files import Arrays
-from vivit.checkpoints.spelling import spell
+from vivit.checkpoints.renaming import Renamed, renamed
+from vivit.checkpoints.spelling import PRODUCT, spell
 from vivit.reference.config import Config
 from vivit.reference.params import Attention, Block, Dense, Encoder, LayerNorm, Mlp, Params, shapes
 
@@ -43,43 +44,40 @@ _TIMM = (
 )
 
 
-def plain_names(arrays: Arrays) -> Arrays:
+def plain_names(arrays: Arrays) -> Renamed:
     """A file's arrays under the names below, whichever generation of Hugging Face's wrote it, without its prefix."""
-    arrays = {re.sub(r"^(vivit|vit)\.", "", name): array for name, array in arrays.items()}
-    return renamed(arrays, _NEWER)
+    return renamed(arrays, ((r"^(vivit|vit)\.", ""), *_NEWER))
 
 
-def timm_names(arrays: Arrays) -> Arrays:
+def timm_names(arrays: Arrays) -> Renamed:
     """timm's arrays under the names below: query, key and value come apart, LayerScale goes into the dense before."""
-    plain = {}
-    for name, array in renamed(arrays, _TIMM).items():
-        if (found := re.fullmatch(r"(encoder\.layer\.\d+\.)attn\.qkv\.(weight|bias)", name)) and len(array) % 3 == 0:
-            third = len(array) // 3
-            for index, part in enumerate(QKV):
-                plain[f"{found[1]}{part}.{found[2]}"] = array[index * third : (index + 1) * third]
-        else:
-            plain[name] = array
-    for name in [name for name in plain if re.fullmatch(r"encoder\.layer\.\d+\.ls[12]\.gamma", name)]:
-        block, scale, _ = name.rsplit(".", 2)
-        dense = f"{block}.attention.output.dense" if scale == "ls1" else f"{block}.output.dense"
-        kernel, bias = plain.get(f"{dense}.weight"), plain.get(f"{dense}.bias")
-        if kernel is not None and bias is not None and plain[name].shape == bias.shape == kernel.shape[:1]:
-            gamma = plain.pop(name)
-            plain[f"{dense}.weight"], plain[f"{dense}.bias"] = kernel * gamma[:, np.newaxis], bias * gamma
+    plain = Renamed({}, {})
+    source = renamed(arrays, _TIMM)
+    for name, array in source.arrays.items():
+        found = re.fullmatch(r"(encoder\.layer\.\d+\.)attn\.qkv\.(weight|bias)", name)
+        parts = {name: array}
+        if found and len(array) % 3 == 0:
+            thirds = array.reshape(3, len(array) // 3, *array.shape[1:])
+            parts = {f"{found[1]}{part}.{found[2]}": third for part, third in zip(QKV, thirds, strict=True)}
+        plain.arrays.update(parts)
+        plain.called.update(dict.fromkeys(parts, source.called[name]))
+    for name in [name for name in plain.arrays if re.fullmatch(r"encoder\.layer\.\d+\.ls[12]\.gamma", name)]:
+        _scale_into_dense(plain, name)
     return plain
 
 
-def renamed(arrays: Arrays, rules: tuple[tuple[str, str], ...]) -> Arrays:
-    """The same arrays, each name rewritten by every (pattern, replacement). Raises ValueError if two become one."""
-    rewritten = {}
-    for name, array in arrays.items():
-        new = name
-        for pattern, replacement in rules:
-            new = re.sub(pattern, replacement, new)
-        if new in rewritten:
-            raise ValueError(f"{name} and another array both stand for {new}: only one may be there")
-        rewritten[new] = array
-    return rewritten
+def _scale_into_dense(plain: Renamed, name: str) -> None:
+    """Multiplies one LayerScale into the outputs of its dense, if they fit; it stays, superfluous, if they do not."""
+    block, scale, _ = name.rsplit(".", 2)
+    dense = f"{block}.attention.output.dense" if scale == "ls1" else f"{block}.output.dense"
+    arrays, called = plain
+    kernel, bias, gamma = arrays.get(f"{dense}.weight"), arrays.get(f"{dense}.bias"), arrays[name]
+    if kernel is None or bias is None or not gamma.shape == bias.shape == kernel.shape[:1]:
+        return
+    arrays[f"{dense}.weight"], arrays[f"{dense}.bias"] = kernel * gamma[:, np.newaxis], bias * gamma
+    for leaf in ("weight", "bias"):
+        called[f"{dense}.{leaf}"] += PRODUCT + called[name]
+    del arrays[name], called[name]
 
 
 def spellings(config: Config, *, image: bool = False, qkv_bias: bool = True) -> Params:
