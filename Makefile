@@ -1,8 +1,9 @@
 # make demo: the main job on a real video.   make test: all tests.   make lint: ruff and pyright.   Each sets up .venv.
+# make peers: PyTorch, transformers and timm as well; the tests that compare with them run where they are.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint peers clean
 
 demo: .venv/.demo
 	$(BIN)/vivit audit
@@ -23,6 +24,10 @@ lint: .venv/.test .venv/.lint
 .venv/.%: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
+
+# timm by its dependencies would bring a torchvision that replaces the CPU's torch; a ViT needs none of them
+peers: .venv/.test .venv/.peers
+	$(BIN)/python -m pip install --quiet --no-deps 'timm==1.0.31'
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -7,6 +7,7 @@ PROGRAMS = {
     "forward": "the four models at ViViT-B/16x2 on this device, beside other implementations",
     "attention": "the attention cores on this device, timed",
     "schedule": "cycles of attention and of the models as scheduled for a TPU, without one",
+    "load": "seconds and memory to load a checkpoint, beside plain safetensors",
     "compile": "seconds to compile each model, B, L and H",
 }
 

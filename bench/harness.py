@@ -4,6 +4,7 @@ Each workload runs in a fresh process, so that peak memory is its own and no imp
 The processes take turns (A B C, A B C, …): where the machine's speed drifts, it drifts for all.
 """
 
+import gc
 import json
 import os
 import platform
@@ -39,8 +40,10 @@ def measure(call: Callable[[], Any], check: Callable[[Any], float], runs: int) -
     result = call()
     first = time.perf_counter() - start
     error = check(result)
+    del result  # the calls that follow have the memory to themselves
     walls, cpus = [], []
     for _ in range(runs):
+        gc.collect()  # JAX lets go of arrays that it took over without a copy only now
         start, cpu = time.perf_counter(), time.process_time()
         call()
         walls.append(time.perf_counter() - start)

@@ -1,0 +1,103 @@
+"""`python -m bench load`: seconds and peak memory to load a checkpoint, beside reading its file and plain safetensors.
+
+The file is in the system's cache. A mapped file counts as memory of the process while its pages are there, though the
+system may drop them; so loading without a second copy has a peak of one file, reading into memory of its own as well.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from safetensors.numpy import load_file
+
+import vivit
+from bench.harness import in_turns, machine, measure
+from vivit.audit import random_params
+from vivit.reference.config import named
+from vivit.reference.params import leaves
+
+SAMPLES = 64  # numbers of each leaf that are compared
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench load", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--name", default="vivit-l/16x2-fe", help="a named variant (default: vivit-l/16x2-fe)")
+    parser.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
+    parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
+    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # READER FOLDER
+    options = parser.parse_args(arguments)
+    if options.worker:
+        reader, folder = options.worker
+        print(json.dumps(measure(lambda: READERS[reader](Path(folder)), _check(Path(folder)), options.runs)))
+        return 0
+    config = named(options.name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "checkpoint"
+        model = vivit.Model(config=config, params=random_params(config))
+        vivit.save(folder, model)
+        np.savez(Path(temporary) / "samples", allow_pickle=False, **_samples(dict(leaves(model.params))))
+        size = (folder / "model.safetensors").stat().st_size / 1e6
+        program = ("-m", "bench", "load", "--runs", str(options.runs), "--worker")
+        results = in_turns({reader: (*program, reader, str(folder)) for reader in READERS}, options.rounds)
+    table = Table(title=f"Loading {options.name}, a file of {size:,.0f} MB: medians")
+    for column in ("what", "seconds", "CPU seconds", "peak MB", "peak ÷ file", "GB/s"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for reader, row in results.items():
+        if isinstance(row, str):
+            table.add_row(reader, row)
+            continue
+        figures = f"{row['seconds']:.3f}", f"{row['cpu_seconds']:.3f}", f"{row['peak_megabytes']:,.0f}"
+        table.add_row(reader, *figures, f"{row['peak_megabytes'] / size:.2f}", f"{size / 1e3 / row['seconds']:.2f}")
+    console = Console(width=120)
+    console.print(table)
+    console.print(machine(), markup=False)
+    return 1 if any(isinstance(row, str) for row in results.values()) else 0
+
+
+def _bytes(folder: Path) -> dict[str, Any]:
+    """The whole file into memory, and nothing done with it: the limit."""
+    (folder / "model.safetensors").read_bytes()
+    return {}
+
+
+def _safetensors(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+def _safetensors_to_jax(folder: Path) -> dict[str, Any]:
+    return jax.block_until_ready(jax.device_put(load_file(folder / "model.safetensors")))
+
+
+def _vivit(folder: Path) -> dict[str, Any]:
+    return dict(leaves(jax.block_until_ready(vivit.load(folder).params)))
+
+
+READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "read_bytes": _bytes,
+    "safetensors load_file": _safetensors,
+    "safetensors load_file, device_put": _safetensors_to_jax,
+    "vivit.load (checked, ready for JAX)": _vivit,
+}
+
+
+def _samples(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {path: np.asarray(leaf).ravel()[:: max(1, leaf.size // SAMPLES)] for path, leaf in arrays.items()}
+
+
+def _check(folder: Path) -> Callable[[dict[str, Any]], float]:
+    """Compares samples of every leaf with what was saved; raises if one differs."""
+
+    def check(arrays: dict[str, Any]) -> float:
+        with np.load(folder.parent / "samples.npz") as wanted:
+            if arrays and not all(np.array_equal(wanted[path], found) for path, found in _samples(arrays).items()):
+                raise ValueError("what was loaded is not what was saved")
+        return 0.0
+
+    return check
