@@ -259,6 +259,16 @@ def test_a_wrong_description_is_one_line(field, value, message, tmp_path):
         vivit.load(tmp_path / "ours")
 
 
+def test_a_number_of_layers_that_lies_takes_no_memory(tmp_path):
+    folder = hugging_face_folder(tmp_path / "port", TINY, config={"num_hidden_layers": 10**12})
+    with pytest.raises(ValueError, match="num_hidden_layers is 1000000000000: the weights have 3 layers"):
+        vivit.load(folder)
+    arrays = tree(TINY) | {f"Transformer/encoderblock_{10**12}/LayerNorm_0/scale": np.zeros(48, np.float32)}
+    np.savez(tmp_path / "tree", **arrays)
+    with pytest.raises(ValueError, match="encoderblock_1000000000000/LayerNorm_0/scale is superfluous"):
+        vivit.load(tmp_path / "tree.npz", frames=8)
+
+
 def test_saving_replaces_a_checkpoint_and_nothing_else(tmp_path):
     folder = tmp_path / "ours"
     for seed in (1, 2, 3):

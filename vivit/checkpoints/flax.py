@@ -21,11 +21,6 @@ from vivit.reference.config import COLORS, Config
 ROOTS = ("", "params/", "params/params/", "target/", "optimizer/target/", "optimizer/target/params/")
 
 
-def is_published(arrays: Arrays) -> bool:
-    """Whether these names are those of a published tree, of a video or an image model."""
-    return any(re.search(r"(^|/)encoderblock(_\d+)?/.*MultiHeadDotProductAttention", name) for name in arrays)
-
-
 def load_tree(arrays: Arrays, config: Config | None, hints: Hints, source: str) -> Model:
     """The model in a published tree, wherever in the file its root is. The Config is inferred if none is given.
 
@@ -108,7 +103,7 @@ def _blocks(tree: Arrays, encoder: str) -> dict[str, int]:
         return {}
     heads = _commonest(tree, rf"{encoder}/encoderblock_\d+/MultiHeadDotProductAttention_\w+/query/bias", 0)
     hidden = _commonest(tree, rf"{encoder}/encoderblock_\d+/MlpBlock\w*/Dense_0/bias", 0)
-    return dict(layers=max(indices) + 1, heads=heads, hidden=hidden)
+    return dict(layers=len(indices), heads=heads, hidden=hidden)
 
 
 def _representation(tree: Arrays, hints: Hints, source: str) -> dict[str, Any]:

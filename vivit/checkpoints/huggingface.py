@@ -3,6 +3,7 @@
 Reads ViViT (classifier or bare), and what ViT's directories share with it; huggingface_export.py writes them.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -91,18 +92,25 @@ def _config(description: dict[str, Any], arrays: Arrays) -> Config:
         tubelet=tuple(description.get("tubelet_size", (2, 16, 16))),
         classes=() if head is None else (len(head),),
         representation=None if pooler is None else len(pooler),
-        **blocks(description, "gelu_fast", 1e-6),
+        **blocks(description, arrays, "gelu_fast", 1e-6),
     )
 
 
-def blocks(description: dict[str, Any], gelu: str, epsilon: float) -> dict[str, Any]:
-    """The fields of a Config that a ViViT's and a ViT's config.json share, with that architecture's defaults."""
+def blocks(description: dict[str, Any], arrays: Arrays, gelu: str, epsilon: float) -> dict[str, Any]:
+    """The fields of a Config that a ViViT's and a ViT's config.json share, with that architecture's defaults.
+
+    Raises ValueError if the weights have another number of layers: what config.json says is not believed alone.
+    """
+    layers = description.get("num_hidden_layers", 12)
+    found = {match[1] for name in arrays if (match := re.match(r"encoder\.layer\.(\d+)\.", name))}
+    if layers != len(found):
+        raise ValueError(f"num_hidden_layers is {layers!r}: the weights have {len(found)} layers")
     activation = description.get("hidden_act", gelu)
     if activation not in GELU:
         raise ValueError(f"hidden_act is {activation!r}: it must be one of {', '.join(GELU)}")
     return dict(
         channels=description.get("hidden_size", 768),
-        layers=description.get("num_hidden_layers", 12),
+        layers=layers,
         heads=description.get("num_attention_heads", 12),
         hidden=description.get("intermediate_size", 3072),
         gelu=GELU[activation],

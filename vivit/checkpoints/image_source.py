@@ -91,10 +91,9 @@ def _directory(path: Path, heads: int) -> _Found:
     description = read_json(path / CONFIG)
     if description.get("model_type") in ("vit", "deit"):
         check_colors(description)
-        fields = blocks(description, "gelu", 1e-12)
-        return _hugging_face(
-            read_weights(path), fields, description, stated_preprocessing(path), description.get("qkv_bias", True)
-        )
+        arrays = read_weights(path)
+        fields = blocks(description, torch_names.plain_names(arrays).arrays, "gelu", 1e-12)
+        return _hugging_face(arrays, fields, description, stated_preprocessing(path), description.get("qkv_bias", True))
     if "architecture" in description or "pretrained_cfg" in description:
         return _timm(read_weights(path), heads, description)
     raise ValueError(f"{path} has model_type {description.get('model_type')!r}: it must be vit, or a timm directory")
@@ -224,5 +223,5 @@ def _config(arrays: Arrays, found: _Found) -> Config:
         pooling="token" if token in arrays else "mean",
         representation=len(arrays[representation]) if representation in arrays else None,
         classes=(len(arrays[head]),) if head in arrays else (),
-        **{**found.fields, "channels": channels, "layers": max(layers) + 1, "hidden": len(hidden)},
+        **{**found.fields, "channels": channels, "layers": len(layers), "hidden": len(hidden)},
     )
