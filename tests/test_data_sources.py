@@ -1,0 +1,164 @@
+"""Folders and tables of labelled videos; what is wrong with them is said with the line."""
+
+import json
+
+import pytest
+
+from vivit.data.sources import Dataset, Example, label_vector, read_folder, split_of
+from vivit.data.tables import read_table
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(name, text=""):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_folders_of_splits_and_classes_are_read(write, tmp_path):
+    for name in ("train/run/b.mp4", "train/run/a.mp4", "train/jump/c.avi", "val/run/d.mp4", "test/jump/e/f.mp4"):
+        write(name)
+    write("train/run/.hidden")
+    datasets = read_folder(tmp_path)
+    assert list(datasets) == ["train", "validation", "test"]
+    assert datasets["train"].names == datasets["test"].names == (("jump", "run"),)
+    assert datasets["train"].classes == (2,)
+    found = [(example.path.removeprefix(f"{tmp_path}/"), example.labels) for example in datasets["train"].examples]
+    assert found == [("train/jump/c.avi", ((0,),)), ("train/run/a.mp4", ((1,),)), ("train/run/b.mp4", ((1,),))]
+    assert [example.labels for example in datasets["validation"].examples] == [((1,),)]
+
+
+def test_without_folders_of_splits_files_fall_into_them_whatever_else_is_there(write, tmp_path):
+    for index in range(200):
+        write(f"videos/{'ab'[index % 2]}/{index}.mp4")
+    before = read_folder(tmp_path / "videos", fractions=(0.7, 0.2, 0.1))
+    sizes = {split: len(dataset.examples) for split, dataset in before.items()}
+    assert sum(sizes.values()) == 200
+    assert 120 <= sizes["train"] <= 160
+    assert 25 <= sizes["validation"] <= 55
+    write("videos/c/new.mp4")
+    after = read_folder(tmp_path / "videos", fractions=(0.7, 0.2, 0.1))
+    for split in before:
+        assert {one.path for one in before[split].examples} <= {one.path for one in after[split].examples}
+
+
+def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
+    write("videos/run/a.mp4")
+    order = write("names.txt", "swim\nrun\n\n")
+    for names in (["swim", "run"], order):
+        (dataset,) = read_folder(tmp_path / "videos", names=names).values()
+        assert dataset.names == (("swim", "run"),)
+        assert dataset.examples[0].labels == ((1,),)
+    with pytest.raises(ValueError, match="has the folders run: they must be among the 1 names"):
+        read_folder(tmp_path / "videos", names=["swim"])
+    with pytest.raises(ValueError, match="names has 'run' twice: it must name every label once"):
+        read_folder(tmp_path / "videos", names=["run", "run"])
+
+
+def test_folders_without_videos_and_odd_fractions_are_refused(write, tmp_path):
+    with pytest.raises(ValueError, match="holds no files in folders"):
+        read_folder(tmp_path)
+    with pytest.raises(ValueError, match="is not a folder"):
+        read_folder(tmp_path / "none")
+    write("videos/run/a.mp4")
+    with pytest.raises(ValueError, match=r"fractions is \(0.5, 0.1, 0.1\): it must be three"):
+        read_folder(tmp_path / "videos", fractions=(0.5, 0.1, 0.1))
+
+
+def test_a_table_with_two_heads_seconds_and_splits_is_read(write, tmp_path):
+    table = write(
+        "epic.csv",
+        "path,verb,noun,start,end,split\na.mp4,cut,onion,1.5,3,train\na.mp4,wash,pan,3,,train\nb/c.mp4,cut,pan,,,val\n",
+    )
+    datasets = read_table(table)
+    assert datasets["train"].heads == ("verb", "noun")
+    assert datasets["train"].names == (("cut", "wash"), ("onion", "pan"))
+    assert datasets["train"].classes == (2, 2)
+    assert datasets["train"].examples == (
+        Example(str(tmp_path / "a.mp4"), ((0,), (0,)), 1.5, 3.0),
+        Example(str(tmp_path / "a.mp4"), ((1,), (1,)), 3.0, None),
+    )
+    assert datasets["validation"].examples == (Example(str(tmp_path / "b/c.mp4"), ((0,), (1,))),)
+    assert label_vector(datasets["train"], datasets["train"].examples[1]).tolist() == [0, 1, 0, 1]
+
+
+def test_jsonl_says_the_same_as_csv(write):
+    lines = [{"path": "a.mp4", "verb": ["cut", "wash"], "start": 1}, {"path": "b.mp4", "verb": [], "end": 2.5}]
+    jsonl = write("table.jsonl", "\n".join(map(json.dumps, lines)) + "\n\n")
+    table = write("table.csv", "path,verb,start,end\na.mp4,cut|wash,1,\nb.mp4,,,2.5\n")
+    datasets = read_table(jsonl, multi_label=True, fractions=(1, 0, 0))
+    assert datasets == read_table(table, multi_label=True, fractions=(1, 0, 0))
+    (dataset,) = datasets.values()
+    assert [label_vector(dataset, each).tolist() for each in dataset.examples] == [[1, 1], [0, 0]]
+
+
+def test_a_table_for_every_split_shares_the_labels(write):
+    train, test = write("train.csv", "path,label\na.mp4,x\n"), write("test.csv", "path,label\nb.mp4,y\n")
+    datasets = read_table({"train": train, "test": test}, root="/videos")
+    assert {split: dataset.names for split, dataset in datasets.items()} == {
+        "train": (("x", "y"),),
+        "test": (("x", "y"),),
+    }
+    assert datasets["test"].examples[0].path == "/videos/b.mp4"
+    with pytest.raises(ValueError, match="a table's split is 'dev': it must be one of train, validation, test"):
+        read_table({"dev": test})
+
+
+def test_stretches_of_one_video_fall_into_one_split(write):
+    lines = [f"{index % 20}.mp4,x,{index},{index + 1}" for index in range(200)]
+    datasets = read_table(write("table.csv", "path,label,start,end\n" + "\n".join(lines)), fractions=(0.5, 0.25, 0.25))
+    paths = [{example.path for example in dataset.examples} for dataset in datasets.values()]
+    assert sum(map(len, paths)) == 20
+    assert split_of("a", (0, 0, 1)) == "test"
+
+
+def test_what_is_wrong_in_a_table_is_said_with_its_line(write):
+    table = write(
+        "bad.csv",
+        "path,label,start,end\n,x,,\na.mp4,,,\nb.mp4,x,-1,\nc.mp4,x,5,4\nd.mp4,x\ne.mp4,x,one,\nf.mp4,x,,\n",
+    )
+    with pytest.raises(ValueError, match="and 1 more") as error:
+        read_table(table)
+    said = str(error.value)
+    assert "\n" not in said
+    assert "bad.csv line 6: it must have 4 columns as the header has" in said
+    assert "bad.csv line 2: path is '': it must name a video" in said
+    assert "bad.csv line 3: label is '': it must be exactly one label" in said
+    assert "bad.csv line 4: start is '-1': it must be seconds, 0 or more" in said
+    assert "bad.csv line 5: end is 4.0: it must be after start, 5.0" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        (
+            "a.jsonl",
+            '{"path": "a.mp4", "label": "x"}\n[1]\nno\n',
+            r"a.jsonl line 2: it must be a JSON object; .*line 3:",
+        ),
+        ("a.jsonl", '{"path": "a.mp4", "label": 1.5}\n', r"line 1: label is 1.5: it must be a label"),
+        ("a.csv", "path\na.mp4\n", r"a.csv has no label column: it must have one beside path, start, end, split"),
+        ("a.csv", "path,label\n", r"a.csv has no line: it must have one for every example"),
+        ("a.csv", "path,label,split\na.mp4,x,dev\n", r"line 2: split is 'dev': it must be one of train"),
+        ("a.csv", 'path,label\na.mp4,"x\n', r"a.csv cannot be read as a table: unexpected end of data"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(write, name, text, reason):
+    with pytest.raises(ValueError, match=reason):
+        read_table(write(name, text))
+
+
+def test_labels_that_are_not_among_the_given_ones_are_refused(write):
+    table = write("a.csv", "path,verb\na.mp4,cut\nb.mp4,cutt\n")
+    with pytest.raises(ValueError, match=r"a.csv line 3: verb is 'cutt': it must be one of the 2 given"):
+        read_table(table, names={"verb": ["wash", "cut"]})
+    with pytest.raises(ValueError, match=r"names has 'noun': it must be one of the heads verb"):
+        read_table(table, names={"noun": ["pan"]})
+
+
+def test_a_dataset_knows_its_classes():
+    assert Dataset((), ("verb", "noun"), (("a",), ("b", "c"))).classes == (1, 2)

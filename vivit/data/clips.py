@@ -1,0 +1,129 @@
+"""One example as the clips that a batch is made of: probed, sampled, decoded or taken from the cache, cut, transformed.
+
+Everything random comes from a generator that is given; nothing here knows of batches, orders or workers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+
+from vivit.data.cache import Cache, cached_frames
+from vivit.data.decoding import read_frames
+from vivit.data.opening import Limits
+from vivit.data.pictures import Fit
+from vivit.data.probing import Video, probe
+from vivit.data.sampling import Clip, Sampling, even_clips, random_clip, segment
+from vivit.data.sources import Example
+from vivit.data.views import cover, crops, shorter_side
+
+VIDEOS_REMEMBERED = 4096
+
+Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What the clips of a model are: how long, how large, made how.
+
+    shorter_side: pictures are scaled to it before anything else; None: until they cover height x width; what no crop
+    of an evaluation needs is cut off. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
+    width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: what a file may ask.
+    Raises ValueError, naming the field and the requirement.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    height: int = 224
+    width: int = 224
+    shorter_side: int | None = None
+    transform: Transform | None = None
+    cache: Cache | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        for name in ("height", "width"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a positive integer")
+        if self.shorter_side is not None and self.shorter_side < min(self.height, self.width):
+            raise ValueError(f"shorter_side is {self.shorter_side}: it must be at least {min(self.height, self.width)}")
+
+
+class BrokenVideoError(ValueError):
+    """A video that cannot be used; `path` says which and `reason`, one line, why."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(reason if path in reason else f"{path}: {reason}")
+        self.path, self.reason = path, reason
+
+
+class Clips(NamedTuple):
+    """The clips of one example: uint8[views frames height width 3] and int32[views], how many frames are no padding."""
+
+    video: np.ndarray
+    frames_valid: np.ndarray
+
+
+def training_clip(pixels: Pixels, example: Example, generator: np.random.Generator) -> Clips:
+    """One clip from anywhere in the example, transformed.
+
+    Raises BrokenVideoError, or ValueError if the transform returns what is no clip.
+    """
+    try:
+        video, (first, last) = _found(pixels, example)
+        clip = random_clip(pixels.sampling, first, last, generator)
+        frames = _decoded(pixels, video, np.arange(first, last), clip.indices, whole=False)
+    except (ValueError, OSError) as error:
+        raise BrokenVideoError(example.path, str(error)) from None
+    if pixels.transform is not None:
+        frames = pixels.transform(frames, generator)
+        if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != len(clip.indices) or frames.shape[3] != 3:
+            shape = f"{frames.dtype}{list(frames.shape)}"
+            raise ValueError(f"the transform returns {shape}: it must be uint8[{len(clip.indices)} height width 3]")
+    return _cut(pixels, [frames], [clip], 1, example.path)
+
+
+def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int) -> Clips:
+    """All views of the example, view by view the crops along the longer side; nothing is random, none transformed.
+
+    Raises BrokenVideoError.
+    """
+    try:
+        video, (first, last) = _found(pixels, example)
+        clips = even_clips(pixels.sampling, first, last, views)
+        needed, places = np.unique([clip.indices for clip in clips], return_inverse=True)
+        frames = _decoded(pixels, video, needed, needed, whole=spatial > 1)
+    except (ValueError, OSError) as error:
+        raise BrokenVideoError(example.path, str(error)) from None
+    rows = places.reshape(views, len(clips[0].indices))
+    return _cut(pixels, [frames[row] for row in rows], clips, spatial, example.path)
+
+
+_probed = lru_cache(VIDEOS_REMEMBERED)(probe)
+
+
+def _found(pixels: Pixels, example: Example) -> tuple[Video, tuple[int, int]]:
+    video = _probed(example.path, limits=pixels.limits, threads=1)
+    return video, segment(video.stamps, example.start, example.end)
+
+
+def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarray, *, whole: bool) -> np.ndarray:
+    """The wanted frames; a cache holds the stored ones. whole: for several crops."""
+    fit: Fit = partial(cover, tall=pixels.height, wide=pixels.width, whole=whole)
+    if pixels.shorter_side is not None:
+        fit = partial(shorter_side, length=pixels.shorter_side)
+    # one thread a decoder: clips are decoded side by side, and what a damaged stream yields cannot depend on timing
+    decode = partial(read_frames, video, fit=fit, limits=pixels.limits, threads=1)
+    if pixels.cache is None:
+        return decode(wanted)
+    return cached_frames(pixels.cache, video, stored, wanted, fit(video.height, video.width), decode)
+
+
+def _cut(pixels: Pixels, frames: Sequence[np.ndarray], clips: Sequence[Clip], spatial: int, path: str) -> Clips:
+    try:
+        windows = [crops(each, spatial, height=pixels.height, width=pixels.width) for each in frames]
+    except ValueError as error:
+        raise BrokenVideoError(path, str(error)) from None
+    valid = np.repeat(np.array([clip.valid for clip in clips], np.int32), spatial)
+    return Clips(np.concatenate(windows), valid)

@@ -1,0 +1,109 @@
+"""Opening a video file: its best video stream, limits on what it may claim, one-line errors, frame after frame.
+
+Everything that can go wrong inside FFmpeg becomes a ValueError here. Which frames are wanted is decoding.py's question.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+
+# what PyAV raises beside its own errors where a file lies about itself
+FAILURES = (FFmpegError, IndexError, OverflowError, UnicodeDecodeError, ZeroDivisionError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a file may ask of this machine before it is refused.
+
+    pixels: of one picture. A decoder holds some twenty pictures of up to six bytes a pixel.
+    packets: of one file; they are counted as they are read, whatever the file declares.
+    """
+
+    pixels: int = 4096 * 4096
+    packets: int = 1 << 24
+
+
+class Opened(NamedTuple):
+    """A video file that is open for decoding."""
+
+    path: str
+    container: InputContainer
+    stream: av.VideoStream
+    limits: Limits
+
+
+@contextmanager
+def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 0) -> Iterator[Opened]:
+    """Opens the best video stream of a file; cover pictures are none.
+
+    threads: of the decoder; 0: as many as there are cores.
+    Raises ValueError, in one line that names the file, if it is no file, no video, has no video stream or pictures
+    beyond the limits; FFmpeg's errors inside the block become such errors too.
+    """
+    limits = limits or Limits()
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not a file: it must be a video")
+    # decoders count the margins that they add; what is beyond the limit itself is refused by _check_size
+    options = {"max_pixels": str(2 * limits.pixels + 65_536)}
+    try:
+        with av.open(str(path), options=options, metadata_errors="replace") as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or Disposition.attached_pic in stream.disposition:
+                raise ValueError(f"{path} has no video stream: it must be a video")
+            if stream.codec_context is None:
+                raise ValueError(f"{path} cannot be read as a video: no decoder is known for it")
+            if not stream.height or not stream.width:  # FFmpeg forgets sizes beyond max_pixels
+                raise ValueError(f"{path} has pictures of no size or of far more than {limits.pixels} pixels")
+            _check_size(str(path), stream.height, stream.width, limits)
+            stream.codec_context.options = options
+            stream.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
+            yield Opened(str(path), container, stream, limits)
+    except FAILURES as error:
+        raise unreadable(path, error) from None
+
+
+def packets(file: Opened) -> Iterator[av.Packet]:
+    """The packets of the stream from here to the end, without empty ones (FFmpeg takes those for the end)."""
+    for count, packet in enumerate(file.container.demux(file.stream)):
+        if count >= file.limits.packets:
+            raise ValueError(f"{file.path} has more than {count} packets: it must have at most limits.packets")
+        if packet.size:
+            yield packet
+
+
+def frames(file: Opened) -> Iterator[av.VideoFrame]:
+    """All frames from the start of a file that was just opened, in the order in which they are shown.
+
+    Raises ValueError, saying after how many frames, if the file breaks off or a picture is beyond the limits.
+    """
+    decoded = 0
+    try:
+        for packet in packets(file):
+            for frame in file.stream.decode(packet):
+                _check_size(file.path, frame.height, frame.width, file.limits)
+                decoded += 1
+                yield frame
+        for frame in file.stream.decode(None):
+            decoded += 1
+            yield frame
+    except FAILURES as error:
+        raise unreadable(file.path, error, decoded) from None
+
+
+def unreadable(path: str | Path, error: BaseException, decoded: int = 0) -> ValueError:
+    """The one-line error for what FFmpeg raised after so many frames."""
+    reason = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+    return ValueError(f"{path} cannot be read as a video{f' after {decoded} frames' if decoded else ''}: {reason}")
+
+
+def _check_size(path: str, height: int, width: int, limits: Limits) -> None:
+    if height * width > limits.pixels:
+        raise ValueError(f"{path} has pictures of {width}x{height}: they must have at most {limits.pixels} pixels")

@@ -1,0 +1,53 @@
+"""Where pictures are scaled and cut: covering a size, to a shorter side, and the crops along the longer side."""
+
+import numpy as np
+
+from vivit.data.pictures import Placement
+
+
+def as_stored(height: int, width: int) -> Placement:
+    """A picture in its own size, whole."""
+    return Placement(height, width, 0, 0, height, width)
+
+
+def cover(
+    height: int, width: int, *, tall: int, wide: int, resize: int | tuple[int, int] | None = None, whole: bool = False
+) -> Placement:
+    """A picture of height x width scaled until it covers tall x wide, and its centre cut out, unless kept whole.
+
+    resize: scale the shorter side to this length, or the picture to (height, width), at least so far that it covers.
+    """
+    scale = max(tall / height, wide / width)
+    if resize is not None and not isinstance(resize, tuple):
+        scale = max(scale, resize / min(height, width))
+    height, width = resize if isinstance(resize, tuple) else (round(height * scale), round(width * scale))
+    height, width = max(tall, height), max(wide, width)
+    if whole:
+        return as_stored(height, width)
+    return Placement(height, width, (height - tall) // 2, (width - wide) // 2, tall, wide)
+
+
+def shorter_side(height: int, width: int, *, length: int) -> Placement:
+    """A picture of height x width scaled until its shorter side is `length`, whole."""
+    scale = length / min(height, width)
+    return as_stored(max(length, round(height * scale)), max(length, round(width * scale)))
+
+
+def crops(clip: np.ndarray, count: int, *, height: int, width: int) -> np.ndarray:
+    """`count` windows of height x width spread evenly along the longer side, from end to end; one is the centre.
+
+    clip: uint8[frames tall wide 3]. Returns uint8[count frames height width 3].
+    Raises ValueError if the pictures are smaller than the windows.
+    Source: Arnab et al. 2021, section 4.1, three spatial crops of each temporal view.
+    """
+    tall, wide = clip.shape[1:3]
+    if tall < height or wide < width:
+        raise ValueError(f"pictures are {wide}x{tall}: they must be at least {width}x{height} to be cut")
+    spread = [0.5] if count == 1 else np.linspace(0, 1, count).tolist()
+    along_rows = tall - height > wide - width
+    windows = []
+    for part in spread:
+        top = int((tall - height) * (part if along_rows else 0.5))
+        left = int((wide - width) * (0.5 if along_rows else part))
+        windows.append(clip[:, top : top + height, left : left + width])
+    return np.stack(windows)
