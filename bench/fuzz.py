@@ -29,7 +29,9 @@ from vivit.data.views import cover
 from vivit.video import DEMO_PACKAGE
 
 HANG = 20  # seconds for one file
-BOUND = 1024  # megabytes for one file within LIMITS, the process itself and the file included
+BOUND = (
+    3221  # megabytes: the 2 GiB that FFmpeg allocates at most at once, if a header claims them, and 1 GiB for the rest
+)
 LIMITS = Limits(pixels=4096 * 2160)
 COPIED = ("mp4", "mkv", "ts", "flv")
 ENCODED = {

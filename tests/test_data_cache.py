@@ -81,23 +81,26 @@ def test_what_was_used_longest_ago_leaves_first(get, calls, video, tmp_path):
     cache = Cache(tmp_path / "small", limit=7 * one + 2000)
     for start in (0, 3):
         get([start], cache, np.arange(start, start + 3))
+    (cache.folder / "killed.partial").write_bytes(bytes(one))
     for entry in cache.folder.iterdir():
         os.utime(entry, (1, 1))
     get([1], cache, np.arange(0, 3))  # used again
     get([6], cache, np.arange(6, 9))
     assert cache.size() <= cache.limit
+    assert not (cache.folder / "killed.partial").exists()
     get([1], cache, np.arange(0, 3))
     assert calls == [3, 3, 3]
     get([4], cache, np.arange(3, 6))
     assert calls == [3, 3, 3, 3]
 
 
-def test_what_is_larger_than_the_cache_is_decoded_without_it(get, calls, tmp_path):
-    cache = get([2], Cache(tmp_path / "tiny", limit=100))
+@pytest.mark.parametrize("bound", ["limit", "largest"])
+def test_what_is_too_large_is_decoded_without_the_cache(get, calls, tmp_path, bound):
+    cache = get([2], Cache(tmp_path / "tiny", **{bound: 100}))
     assert calls == [1]
     assert cache.size() == 0
-    with pytest.raises(ValueError, match="limit is 0: it must be a positive number of bytes"):
-        Cache(tmp_path / "tiny", limit=0)
+    with pytest.raises(ValueError, match=f"{bound} is 0: it must be a positive number of bytes"):
+        Cache(tmp_path / "tiny", **{bound: 0})
 
 
 def test_decoding_goes_on_where_the_cache_cannot_be_written(get, caplog, monkeypatch):

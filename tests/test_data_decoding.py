@@ -206,6 +206,13 @@ def test_a_cover_picture_is_no_video(tmp_path):
         probe(path)
 
 
+def test_a_title_in_another_encoding_is_no_reason_to_refuse_a_video(tmp_path):
+    path = tmp_path / "titled.mkv"
+    encode(path, scene(2), Coding("ffv1"), title="caf\N{LATIN SMALL LETTER E WITH ACUTE} ")
+    path.write_bytes(path.read_bytes().replace("\N{LATIN SMALL LETTER E WITH ACUTE} ".encode(), b"\xe9\xff "))
+    assert len(probe(path).stamps) == 2
+
+
 def test_pictures_beyond_the_limit_are_refused_and_the_limit_can_be_raised(tmp_path):
     path = tmp_path / "large.mkv"
     encode(path, scene(3, 64, 96), Coding("ffv1"))

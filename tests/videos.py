@@ -53,13 +53,20 @@ def scene(frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.n
     return clip
 
 
-def encode(path: Path, pictures: np.ndarray, coding: Coding, second: tuple[np.ndarray, Coding] | None = None) -> None:
+def encode(
+    path: Path,
+    pictures: np.ndarray,
+    coding: Coding,
+    second: tuple[np.ndarray, Coding] | None = None,
+    title: str = "",
+) -> None:
     """Writes pictures, uint8[frames height width 3] or grey without colors. second: another and better stream."""
     with av.open(str(path), "w") as container:
         parts = [(pictures, coding), *filter(None, [second])]
         streams = [_stream(container, each, how) for each, how in parts]
         for stream in streams:
             stream.disposition = Disposition.default if stream is streams[-1] else Disposition(0)
+        container.metadata["title"] = title
         container.start_encoding()
         for (each, how), stream in zip(parts, streams, strict=True):
             for packet in _packets(each, how, stream):

@@ -21,7 +21,7 @@ from vivit.data.pictures import Placement
 from vivit.data.probing import Video
 
 FORMAT = 1  # part of every key: entries of another layout are never read
-SUFFIX = ".frames"
+SUFFIX, PARTIAL = ".frames", ".partial"  # whole, and being written or left behind by a process that ended
 _SIZES = struct.Struct("<III")  # frames, height, width
 _SUM = struct.Struct("<I")
 
@@ -31,16 +31,18 @@ _log = logging.getLogger("vivit.data")
 class Cache:
     """A folder of decoded frames that never holds more than `limit` bytes, those used longest ago leaving first.
 
-    Threads and processes may share it; each counts what it writes, so n processes may pass the limit by n entries.
-    Raises ValueError if limit is not positive.
+    largest: bytes of one entry, which is decoded at once; a video of more is not kept. Threads and processes may share
+    the folder; each counts what it writes, so the limit may be passed by what the other processes wrote meanwhile.
+    Raises ValueError if limit or largest is not positive.
     """
 
-    def __init__(self, folder: str | Path, *, limit: int = 10**11) -> None:
-        if limit < 1:
-            raise ValueError(f"limit is {limit}: it must be a positive number of bytes")
+    def __init__(self, folder: str | Path, *, limit: int = 10**11, largest: int = 2**29) -> None:
+        for name, value in (("limit", limit), ("largest", largest)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: it must be a positive number of bytes")
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.limit = limit
+        self.limit, self.largest = limit, largest
         self._lock = threading.Lock()
         self._held = self.size()
 
@@ -73,10 +75,10 @@ def cached_frames(
     """uint8[f height width 3]: the frames `wanted` of a video, decoded only if no entry holds them.
 
     stored: int64[n], increasing, the frames that an entry holds, wanted among them. decode: from numbers of frames to
-    their pixels, placed as `placement` says. Where an entry would be larger than the cache, there is none.
+    their pixels, placed as `placement` says. Where an entry would be too large, there is none.
     """
     size = len(stored) * placement.tall * placement.wide * 3
-    if size > cache.limit:
+    if size > min(cache.limit, cache.largest):
         return decode(wanted)
     path = cache.folder / f"{_key(video, stored, placement)}{SUFFIX}"
     rows = np.searchsorted(stored, wanted)
@@ -103,7 +105,7 @@ def _write(cache: Cache, path: Path, frames: np.ndarray) -> None:
     sums = np.array([zlib.crc32(frame) for frame in frames], "<u4").tobytes()
     head = _SIZES.pack(*frames.shape[:3]) + sums
     cache.make_room(frames.nbytes)
-    descriptor, temporary = tempfile.mkstemp(dir=cache.folder, suffix=".partial")
+    descriptor, temporary = tempfile.mkstemp(dir=cache.folder, suffix=PARTIAL)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(head + _SUM.pack(zlib.crc32(head)))
@@ -147,7 +149,7 @@ def _entries(folder: Path) -> list[tuple[float, int, Path]]:
     entries = []
     with os.scandir(folder) as listing:
         for entry in listing:
-            if entry.name.endswith(SUFFIX):
+            if entry.name.endswith((SUFFIX, PARTIAL)):
                 try:
                     status = entry.stat()
                 except FileNotFoundError:  # another process removed it

@@ -135,6 +135,12 @@ class Loader:
     def __iter__(self) -> "Loader":
         return self
 
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def __next__(self) -> Batch:
         if self.steps is not None and self._step >= self.steps:
             raise StopIteration

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -17,12 +17,16 @@ from av.stream import Disposition
 # what PyAV raises beside its own errors where a file lies about itself
 FAILURES = (FFmpegError, IndexError, OverflowError, UnicodeDecodeError, ZeroDivisionError)
 
+# a title in another encoding is no reason to refuse a video; PyAV 19 knows that without being told
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a file may ask of this machine before it is refused.
 
-    pixels: of one picture. A decoder holds some twenty pictures of up to six bytes a pixel.
+    pixels: of one picture. A decoder holds some twenty pictures of up to six bytes a pixel; a damaged header can make
+    FFmpeg allocate 2 GiB for a moment beside them, whatever the limits.
     packets: of one file; they are counted as they are read, whatever the file declares.
     """
 
@@ -53,7 +57,7 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 0) 
     # decoders count the margins that they add; what is beyond the limit itself is refused by _check_size
     options = {"max_pixels": str(2 * limits.pixels + 65_536)}
     try:
-        with av.open(str(path), options=options, metadata_errors="replace") as container:
+        with av.open(str(path), options=options, **_LENIENT) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream) or Disposition.attached_pic in stream.disposition:
                 raise ValueError(f"{path} has no video stream: it must be a video")
