@@ -40,7 +40,7 @@ def test_decoded_videos_are_exactly_what_was_rendered(written, scans):
         assert len(rows) == count
         for row, video in zip(rows, plan(split, count, digits, seed=3), strict=True):
             assert row == {"path": video.path, "verb": VERBS[video.verb], "noun": NOUNS[digits[video.scan]]}
-            clip = read_clip(written / row["path"], frames=16, height=32, width=32, stride=1)
+            clip = read_clip(written / row["path"], frames=16, height=24, width=24, stride=1)
             expected = render(images[video.scan], STEPS[video.verb], video.phase, 16)
             np.testing.assert_array_equal(clip, np.repeat(expected[..., np.newaxis], 3, axis=-1))
 
@@ -99,9 +99,11 @@ def test_scans_are_used_again_when_more_videos_are_wanted(scans):
     assert [video.phase for video in videos[:1200]] != [video.phase for video in videos[1200:]]
 
 
-def test_the_ring_is_as_far_from_the_centre_everywhere_and_goes_round_clockwise():
-    rows, columns = (np.array(carousel.PLACES).T + 0.5) * carousel.CELL - carousel.SIZE / 2
-    np.testing.assert_allclose(np.hypot(rows, columns), np.hypot(rows[0], columns[0]))
+def test_the_ring_goes_round_the_centre_clockwise_and_leaves_a_border():
+    rows, columns = np.array(carousel.PLACES).T + carousel.SCAN / 2 - carousel.SIZE / 2
+    np.testing.assert_allclose(np.hypot(rows, columns), 4, atol=0.25)
+    assert rows.sum() == columns.sum() == 0
+    assert min(map(min, carousel.PLACES)) == carousel.SIZE - max(map(max, carousel.PLACES)) - carousel.SCAN == 4
     angles = np.unwrap(np.arctan2(rows, columns))  # rows go down: growing angles are clockwise
     assert (np.diff(angles) > 0).all()
 
