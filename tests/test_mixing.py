@@ -12,6 +12,7 @@ from tests.strategies import seeds
 from vivit.data.mixing import mix, mixup, one_hot, smooth
 
 HEADS = (4, 7)
+JITTED = jax.jit(mixup, static_argnums=3)
 classes = st.sampled_from(((5,), HEADS, (2, 3, 11)))
 
 
@@ -62,7 +63,7 @@ def test_mixup_is_its_definition(seed, dtype, jit):
     video = generator.uniform(0, 255, (5, 2, 3, 2, 3)).astype(dtype)
     targets = plain_targets(random_labels(seed, HEADS, 5), HEADS, 0.1).astype(np.float32)
     key = jax.random.key(seed)
-    mixed, mixed_targets = (jax.jit(mixup, static_argnums=3) if jit else mixup)(key, video, targets, 0.3)
+    mixed, mixed_targets = (JITTED if jit else mixup)(key, video, targets, 0.3)
 
     for_weight, for_partners = jax.random.split(key)
     weight = float(jax.random.beta(for_weight, 0.3, 0.3))
