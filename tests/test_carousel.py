@@ -122,9 +122,11 @@ def test_progress_counts_to_the_end(scans, tmp_path):
     assert calls == [(done, 24) for done in range(1, 25)]
 
 
-def test_an_empty_folder_is_filled_and_a_full_one_refused(scans, tmp_path):
+def test_an_empty_folder_is_filled_and_a_full_one_refused(scans, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    write_carousel(tmp_path / "empty", **COUNTS, frames=8)
+    monkeypatch.chdir(tmp_path / "empty")
+    write_carousel(".", **COUNTS, frames=8)
+    assert (tmp_path / "empty/carousel.json").is_file()
     with pytest.raises(ValueError, match=r"empty is there already: it must be a new or an empty folder"):
         write_carousel(tmp_path / "empty", **COUNTS, frames=8)
     (tmp_path / "file").touch()

@@ -83,6 +83,7 @@ def write_carousel(
         "verbs": list(VERBS),
         "nouns": list(NOUNS),
     }
+    folder = folder.absolute()  # "." has neither a name nor a parent of its own
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
