@@ -101,6 +101,18 @@ def test_a_draw_is_applied_as_resize_crop_flip_grey_erase(seed):
         np.testing.assert_array_equal(actual[frame, y, x], [9, 8, 7] if 1 <= y < 4 and 2 <= x < 6 else pixel)
 
 
+@given(seeds)
+def test_operations_colour_grey_and_erasing_follow_one_another_in_this_order(seed):
+    clip = random_clip(seed, 2, 6, 5)
+    operations = (Operation("posterize", 5), Operation("solarize", 100.0))
+    change, erased = ColorChange(0.1, 0.7, 1.3, 0.1), Erased(0, 1, 2, 2, (1, 2, 3))
+    actual = augmentation.apply(clip, Draw((6, 5), (0, 0), False, operations, change, True, erased), height=6, width=5)
+    for operation in operations:
+        clip = randaugment.distort(clip, operation)
+    expected = augmentation.erase(color.to_grey(color.change_color(clip, change)), erased)
+    np.testing.assert_array_equal(actual, expected)
+
+
 @given(seeds, sizes, sizes)
 def test_frames_may_be_augmented_in_any_order(seed, height, width):
     clip = random_clip(seed, 5, 13, 11)

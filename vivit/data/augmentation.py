@@ -65,7 +65,8 @@ class Augmentation:
             raise ValueError(f"magnitude is {self.magnitude!r}: it must be a number from 0 to {MOST}")
 
 
-# The published recipes, for frames whose shorter side is 256 (Something-Something: 288) cut to 224 (256).
+# The published recipes, for frames whose shorter side is 256 (Something-Something: 288) cut to 224 (256). The last two
+# also mix and smooth in the training step: mixup 0.3 and 0.1, label smoothing 0.3 and 0.2.
 KINETICS = Augmentation(scale=(0.9, 1.33), random_crop=True, flip=0.5, color=0.8, grey=0.1)
 SOMETHING_SOMETHING = Augmentation(scale=(0.9, 1.33), random_crop=True, operations=2, magnitude=20)
 EPIC_KITCHENS = Augmentation(scale=(0.9, 1.33), random_crop=True, flip=0.5, operations=2, magnitude=15)

@@ -49,8 +49,8 @@ def mixup(
     """Every clip and its targets mixed with those of a partner, in proportion λ : 1 − λ, λ ~ Beta(α, α).
 
     Source: Zhang et al. 2018. One λ and one permutation of partners for the batch. video: [b …], pixels or patches,
-    uint8 (scaled to −1…1 first) or floats. targets: float32[b v]. Returns (float32[b …], float32[b v]). Clips padded at
-    the end keep only their own frames_valid: mix clips of full length.
+    uint8 (scaled to −1…1 first) or floats. targets: float32[b v]. alpha: α, a Python number. Returns (float32[b …],
+    float32[b v]). Clips padded at the end keep only their own frames_valid: mix clips of full length.
     Raises ValueError if alpha is not positive or the batches differ.
     """
     if not alpha > 0:
