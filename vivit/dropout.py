@@ -1,8 +1,11 @@
 """What training drops, drawn from an explicit key: the multipliers of reference/dropout.py, one layer at a time.
 
-`draw` gives the multipliers of a whole model at once, so that the reference can be run with them.
+A key may be one for the whole batch, or an array of keys [b], one a clip: what a clip drops then depends on its own
+key alone, in whatever batch it stands. `draw` gives the multipliers of a whole model at once, so that the reference can
+be run with them.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,8 +57,24 @@ class Site:
 
 def encoder_keys(key: jax.Array, layers: int) -> tuple[jax.Array, jax.Array]:
     """The key of an encoder's tokens, and those of its layers [l]."""
-    token_key, layer_key = jax.random.split(key)
-    return token_key, jax.random.split(layer_key, layers)
+    token_key, layer_key = split(key, 2)
+    return token_key, split(layer_key, layers)
+
+
+def split(key: jax.Array, count: int) -> jax.Array:
+    """`count` keys, from one key [count], from keys [b] of clips [count b]."""
+    if _one_a_clip(key):
+        return jax.vmap(lambda clip: jax.random.split(clip, count), out_axes=1)(key)
+    return jax.random.split(key, count)
+
+
+def _one_a_clip(key: jax.Array) -> bool:
+    return jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1
+
+
+def _drawn(key: jax.Array, shape: tuple[int, ...], draw: Callable[[jax.Array, tuple[int, ...]], jax.Array]):
+    """draw(key, shape), or with keys of clips each clip's part by itself."""
+    return jax.vmap(lambda clip: draw(clip, shape[1:]))(key) if _one_a_clip(key) else draw(key, shape)
 
 
 def depth_rates(rates: Rates, layers: int) -> jax.Array:
@@ -65,15 +84,16 @@ def depth_rates(rates: Rates, layers: int) -> jax.Array:
 
 def keep_multiplier(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
     """0 where dropped, 1 / (1 − rate) where kept: float32 of this shape."""
-    return jax.random.bernoulli(key, 1.0 - rate, shape).astype(jnp.float32) / (1.0 - rate)
+    kept = _drawn(key, shape, lambda key, shape: jax.random.bernoulli(key, 1.0 - rate, shape))
+    return kept.astype(jnp.float32) / (1.0 - rate)
 
 
 def attention_weights(key: jax.Array, rates: Rates, batch: int, heads: int) -> Dropout | None:
     """What the weights' multipliers are drawn from, where they are used; or None at rate 0."""
     if not rates.attention_dropout:
         return None
-    seeds = jax.lax.bitcast_convert_type(jax.random.bits(key, (batch, heads, 2), jnp.uint32), jnp.int32)
-    return Dropout(seeds, rates.attention_dropout)
+    bits = _drawn(key, (batch, heads, 2), lambda key, shape: jax.random.bits(key, shape, jnp.uint32))
+    return Dropout(jax.lax.bitcast_convert_type(bits, jnp.int32), rates.attention_dropout)
 
 
 def elements(key: jax.Array, rates: Rates, shape: tuple[int, ...]) -> jax.Array | None:
@@ -83,20 +103,23 @@ def elements(key: jax.Array, rates: Rates, shape: tuple[int, ...]) -> jax.Array 
 
 def layer_drops(key: jax.Array, depth_rate: jax.Array, rates: Rates, site: Site) -> BlockDrops | FactorisedBlockDrops:
     """What one layer drops. Attention weights are drawn later, where they are used."""
-    first, second, mlp_key = jax.random.split(key, 3)
+    first, second, mlp_key = split(key, 3)
 
     def depth(branch_key: jax.Array) -> jax.Array | None:
         if not rates.stochastic_depth:
             return None
-        kept = jax.random.bernoulli(branch_key, 1.0 - depth_rate, site.depth_shape).astype(jnp.float32)
+        kept = _drawn(
+            branch_key, site.depth_shape, lambda key, shape: jax.random.bernoulli(key, 1.0 - depth_rate, shape)
+        )
+        kept = kept.astype(jnp.float32)
         return kept / (1.0 - depth_rate) if rates.rescale_depth else kept
 
     def attention(branch_key: jax.Array) -> AttentionDrops:
-        weight_key, out_key, depth_key = jax.random.split(branch_key, 3)
+        weight_key, out_key, depth_key = split(branch_key, 3)
         weights = attention_weights(weight_key, rates, site.shape[0], site.heads)
         return AttentionDrops(weights, elements(out_key, rates, site.shape), depth(depth_key))
 
-    hidden_key, out_key, depth_key = jax.random.split(mlp_key, 3)
+    hidden_key, out_key, depth_key = split(mlp_key, 3)
     hidden = elements(hidden_key, rates, (*site.shape[:-1], site.hidden))
     mlp = MlpDrops(hidden, elements(out_key, rates, site.shape), depth(depth_key))
     if site.factorised:

@@ -10,6 +10,7 @@ from jax.core import Tracer
 
 from vivit import encoder, tubelet
 from vivit.dropout import Rates
+from vivit.dropout import split as dropout_keys
 from vivit.encoder import Options
 from vivit.fused import ATTENTION
 from vivit.layers import FIRST, dense, pool
@@ -65,7 +66,8 @@ def forward(
     makes them on the host; uint8 (scaled to −1…1), float32 or bfloat16 (already preprocessed). Returns float[b v], the
     heads' logits one after the other, in the video's dtype (float32 for uint8).
 
-    rng: a random key; without it nothing is dropped and the result is deterministic.
+    rng: a random key, or keys [b], one a clip, on which alone depends what that clip drops; without it nothing is
+    dropped and the result is deterministic.
     frames_valid: int[b], how many frames of each clip are real, at least 1; the rest is padding and changes nothing.
     resize: lets positions follow a video whose size is not the config's.
     dtype: "float32" or "bfloat16", of the operands of the blocks' matmuls; None: the video's, float32 for uint8.
@@ -90,7 +92,7 @@ def forward(
     options = Options(rates=rates, remat=remat, unroll=unroll)
     keys: dict[str, jax.Array] = {}
     if rng is not None and rates != Rates(rescale_depth=rescale_depth):
-        keys = dict(zip(("encoder", "temporal_encoder"), jax.random.split(rng), strict=True))
+        keys = dict(zip(("encoder", "temporal_encoder"), dropout_keys(rng, 2), strict=True))
 
     def encode(tokens, params, config, *args, name: str = "encoder", **kwargs):
         kind = encoder.kind_of(config, dtype, attention)

@@ -1,0 +1,143 @@
+"""The step: what an update is, how a batch may be taken in parts, what is random and what is not."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from strategies import random_params, small
+from training import DROPS, STEPS, assert_same, examples, small_recipe, taken
+
+import vivit
+from vivit.reference.params import convert
+from vivit.training.losses import example_losses
+from vivit.training.step import init_state, make_step
+
+CONFIG = small("spatio_temporal", layers=2)
+
+
+def test_an_update_is_the_gradient_of_the_mean_loss_times_the_rate():
+    recipe, batch = small_recipe(momentum=0.0, clip_norm=None), examples(CONFIG)
+    params = convert(random_params(CONFIG, 1), jnp.asarray)
+
+    def loss(params):
+        logits = vivit.forward(params, batch.video, CONFIG, frames_valid=batch.frames_valid)
+        return example_losses(logits, jnp.asarray(batch.labels), CONFIG.classes).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    state, metrics = taken(CONFIG, recipe, batch, batch)  # the first update of a warm-up has rate 0
+    np.testing.assert_allclose(metrics["loss"], value, rtol=1e-6)
+    norm = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-5)
+    rate = float(metrics["learning_rate"])
+    assert rate == pytest.approx(0.15)
+    assert_same(state.params, jax.tree.map(lambda leaf, slope: leaf - rate * slope, params, gradient))
+    assert state.step == 2
+
+
+def test_a_batch_taken_in_parts_gives_the_same_update_with_the_same_drops():
+    weight = np.array([1, 1, 0, 1, 0.5, 1, 1, 0], np.float32)
+    batch = examples(CONFIG, weight=weight)
+    whole, metrics = taken(CONFIG, small_recipe(**DROPS), batch, batch)
+    in_parts, same = taken(CONFIG, small_recipe(**DROPS, accumulation=4), batch, batch)
+    assert_same(in_parts.params, whole.params)
+    np.testing.assert_allclose(same["loss"], metrics["loss"], rtol=1e-5)
+    assert metrics["weight"] == weight.sum()
+
+
+def test_examples_of_weight_0_change_nothing():
+    batch = examples(CONFIG, weight=np.array([1, 0, 1, 1, 0, 1, 1, 1], np.float32))
+    video, labels = batch.video.copy(), batch.labels.copy()
+    video[[1, 4]], labels[[1, 4]] = 0.3, 0.0
+    one, other = (
+        taken(CONFIG, small_recipe(), each, each) for each in (batch, batch._replace(video=video, labels=labels))
+    )
+    assert_same(one[0].params, other[0].params, 1e-6)
+    assert one[1]["loss"] == pytest.approx(float(other[1]["loss"]))
+
+
+def test_the_seed_the_step_and_the_place_decide_what_is_dropped():
+    batch = examples(CONFIG)
+    same = batch._replace(
+        video=np.broadcast_to(batch.video[:1], batch.video.shape), labels=batch.labels[:1].repeat(8, 0)
+    )
+
+    def losses(seed, steps):
+        recipe = small_recipe(**DROPS, seed=seed)
+        return [
+            float(taken(CONFIG, recipe, *[same._replace(weight=one)] * steps)[1]["loss"])
+            for one in np.eye(8, dtype="f")
+        ]
+
+    first = losses(0, 1)
+    assert first == losses(0, 1)
+    assert len({*first, *losses(1, 1), *losses(0, 2)}) == 24  # distinct at every place, seed and step
+
+
+def test_masters_and_optimiser_are_float32_when_products_are_bfloat16():
+    recipe = small_recipe(dtype="bfloat16", optimiser="adamw", ema_decay=0.9)
+    state, metrics = taken(CONFIG, recipe, examples(CONFIG))
+    dtypes = {leaf.dtype.name for leaf in jax.tree.leaves((state.params, state.optimiser, state.ema))}
+    assert dtypes == {"float32", "int32"}
+    exact = taken(CONFIG, replace(recipe, dtype="float32"), examples(CONFIG))[1]
+    assert float(metrics["loss"]) == pytest.approx(float(exact["loss"]), rel=0.05)
+    assert float(metrics["loss"]) != float(exact["loss"])
+
+
+def test_the_average_follows_the_parameters_and_what_is_frozen_stays():
+    recipe, batch = small_recipe(ema_decay=0.75, freeze=("embedding/*",)), examples(CONFIG)
+    before, _ = taken(CONFIG, recipe, batch)
+    expected = jax.tree.map(np.asarray, before.ema)
+    after, _ = taken(CONFIG, recipe, batch, batch)
+    assert_same(after.ema, jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, expected, after.params), 1e-6)
+    assert np.array_equal(after.params.embedding.kernel, random_params(CONFIG, 1).embedding.kernel)
+    assert not np.array_equal(after.params.head.kernel, random_params(CONFIG, 1).head.kernel)
+
+
+def test_rematerialisation_changes_memory_only():
+    batch = examples(CONFIG)
+    stored, recomputed = (taken(CONFIG, small_recipe(**DROPS, remat=remat), batch, batch)[0] for remat in (False, True))
+    assert_same(stored.params, recomputed.params)
+
+
+def test_mixup_and_smoothing_are_called_with_what_the_recipe_says():
+    seen = []
+
+    def mixup(key, video, labels, strength):
+        seen.append(strength)
+        return 0.5 * (video + video[::-1]), 0.5 * (labels + labels[::-1])
+
+    def smooth(labels, classes, amount):
+        seen.append((classes, amount))
+        return labels * (1.0 - amount)
+
+    recipe, batch = (
+        small_recipe(mixup=0.3, label_smoothing=0.25),
+        examples(CONFIG, frames_valid=np.full(8, 6, np.int32)),
+    )
+    _, metrics = taken(CONFIG, recipe, batch, mixup=mixup, smooth=smooth)
+    mixed = batch._replace(
+        video=0.5 * (batch.video + batch.video[::-1]), labels=0.375 * (batch.labels + batch.labels[::-1])
+    )
+    _, expected = taken(CONFIG, small_recipe(), mixed)
+    assert metrics["loss"] == pytest.approx(float(expected["loss"]), rel=1e-6)
+    assert {0.3, (CONFIG.classes, 0.25)} == set(seen)
+    with pytest.raises(ValueError, match=r"mixup is 0.3: make_step needs mixup=, such as vivit.data.mixing.mixup"):
+        make_step(CONFIG, recipe, STEPS, smooth=smooth)
+    with pytest.raises(ValueError, match=r"label_smoothing is 0.25: make_step needs smooth="):
+        make_step(CONFIG, recipe, STEPS, mixup=mixup)
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(ValueError, match="params do not fit the config"):
+        init_state(convert(random_params(CONFIG), jnp.asarray), replace(CONFIG, layers=3), small_recipe(), STEPS)
+    with pytest.raises(ValueError, match="the batch has 6 examples: they must be a multiple of accumulation, 4"):
+        taken(CONFIG, small_recipe(accumulation=4), examples(CONFIG, batch=6))
+
+
+def test_a_few_steps_learn_the_batch():
+    batch, recipe = examples(CONFIG), small_recipe()
+    _, first = taken(CONFIG, recipe, batch)
+    _, last = taken(CONFIG, recipe, *[batch] * 9)
+    assert last["loss"] < 0.5 * first["loss"]

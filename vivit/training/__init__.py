@@ -1,0 +1,1 @@
+"""Training: recipes, optimiser, losses, the step, and how it is split over devices. Needs the [train] extra."""
