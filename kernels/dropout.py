@@ -53,6 +53,16 @@ def place(outer: Any, query: Any, key: Any, queries: int, keys: int) -> Any:
     return (outer * queries + query) * keys + key
 
 
+def beginning_at(dropout: Dropout, outer: Any, queries: int, keys: int) -> Dropout:
+    """The dropout of a part of the weights, cut along the axis that the attention is not over: from `outer` on.
+
+    The part's own places begin at 0; this shifts the seeds so that it draws what the whole draws there.
+    """
+    start = jnp.asarray(place(outer, 0, 0, queries, keys), jnp.int32)
+    shift = jnp.stack([start * _ODD[0], jnp.zeros_like(start)])
+    return Dropout(dropout.seeds + shift[np.newaxis, np.newaxis], dropout.rate)
+
+
 def keep_of_heads(seeds: Any, first: Any, count: int, places: jax.Array, rate: float) -> list[jax.Array]:
     """`keep` for `count` heads from `first` on. seeds: a ref or array [1 1 2h...] of one batch entry."""
     heads = [first + i for i in range(count)]

@@ -34,6 +34,7 @@ class Kind(NamedTuple):
     order: str
     dtype: str
     attention: str
+    exchange: Callable[..., jax.Array] | None = None  # what the cores are called through: see attention_residual
 
 
 def kind_of(config: Config, dtype: str, attention: str) -> Kind:
@@ -99,7 +100,7 @@ def _encode(
     if positions is not None:
         tokens = tokens + aligned(positions, tokens)
     count, _, hidden = params.blocks.mlp.hidden.kernel.shape
-    factorised = block is factorised_block
+    factorised = isinstance(params.blocks, FactorisedBlock)
     site = Site(shape=tokens.shape, heads=kind.heads, hidden=hidden, sequences=sequences, factorised=factorised)
     layer_keys = None
     if key is not None:
@@ -188,19 +189,29 @@ def attention_residual(
 ) -> jax.Array:
     """MSA(LN(z)) + z, with MSA(x) = core(x W_qkv) W_O. core: its name in attention.py and kernels/attention.py.
 
-    tokens: float32[... n c]. Captures the branch as <name>, and weights, which only XLA's form has. Returns
-    float32[... n c].
+    kind.exchange: called as exchange(cores, qkv, heads, …) in place of cores.<core>(qkv, heads, …), where tokens are
+    split over devices. tokens: float32[... n c]. Captures the branch as <name>, and weights, which only XLA's form has.
+    Returns float32[... n c].
     """
 
     def xla(tokens, norm, params, mask, drops):
         qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype).astype(kind.dtype)
-        mixed = getattr(attention, core)(qkv, kind.heads, mask=mask, dropout=drops.weights, capture=capture)
+        mixed = fused.core_of(attention, core, kind.exchange)(
+            qkv, kind.heads, mask=mask, dropout=drops.weights, capture=capture
+        )
         out = drop(dense(mixed, params.out, kind.dtype), drops.out)
         record(capture, name, out)
         return tokens + drop(out, drops.depth)
 
     how = "xla" if capture is not None else kind.attention
-    kernel = partial(fused.attention_residual, core=core, heads=kind.heads, epsilon=kind.epsilon, dtype=kind.dtype)
+    kernel = partial(
+        fused.attention_residual,
+        core=core,
+        exchange=kind.exchange,
+        heads=kind.heads,
+        epsilon=kind.epsilon,
+        dtype=kind.dtype,
+    )
     return fused.choose(how, kernel, xla, tokens, norm, params, mask, drops)
 
 

@@ -38,6 +38,11 @@ def choose(
     return jax.lax.platform_dependent(*operands, tpu=compiled, default=elsewhere)
 
 
+def core_of(cores: Any, core: str, exchange: Callable[..., jax.Array] | None) -> Callable[..., jax.Array]:
+    """cores.<core>, or what is called in its place where tokens are split over devices (encoder.Kind)."""
+    return getattr(cores, core) if exchange is None else partial(exchange, cores)
+
+
 def attention_residual(
     tokens: jax.Array,
     norm: LayerNorm,
@@ -46,6 +51,7 @@ def attention_residual(
     drops: AttentionDrops,
     *,
     core: str,
+    exchange: Callable[..., jax.Array] | None,
     heads: int,
     epsilon: float,
     dtype: str,
@@ -56,7 +62,8 @@ def attention_residual(
     qkv, kept = norm_dense(
         tokens, norm, params.qkv, epsilon, dtype, out_dtype=between, residual=True, interpret=interpret
     )
-    mixed = getattr(kernels, core)(qkv, heads, mask=mask, dropout=drops.weights, interpret=interpret)
+    attend = core_of(kernels, core, exchange)
+    mixed = attend(qkv, heads, mask=mask, dropout=drops.weights, interpret=interpret)
     added = residual_dense(kept, mixed, params.out, dtype, interpret=interpret)
     return _dropped(tokens, added, drops.out, drops.depth)
 

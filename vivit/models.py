@@ -59,6 +59,7 @@ def forward(
     unroll: bool = False,
     attention: str = "auto",
     capture: dict | None = None,
+    split: Callable[[Parts], Parts] | None = None,
 ) -> jax.Array:
     """The logits of a batch of clips. Its parts are compiled once for each shape and kind; it can be jitted as a whole.
 
@@ -77,6 +78,7 @@ def forward(
     everywhere, off a TPU in Pallas's interpreter; "xla": never kernels.
     capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits. A
     layer whose stages are captured is computed by XLA: kernels keep no attention weights.
+    split: puts parts that are split over devices in place of the model's own, see vivit.training.split.over.
 
     Raises ValueError if params, video, frames_valid or an option do not fit.
     """
@@ -106,6 +108,8 @@ def forward(
         encoder.factorised_block,
         encoder.factorised_dot_product_block,
     )
+    if split is not None:
+        parts = split(parts)
     return run(params, video, config, grid, parts, frames_valid=frames_valid, capture=capture)
 
 

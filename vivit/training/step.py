@@ -14,9 +14,10 @@ import jax.numpy as jnp
 from vivit.models import forward
 from vivit.reference.config import Config
 from vivit.reference.params import Params, check, convert
-from vivit.training import losses
+from vivit.training import losses, sharding
 from vivit.training.optimiser import frozen, learning_rate, optimiser
 from vivit.training.recipe import Recipe, Steps
+from vivit.training.split import over, whole_ends
 
 Metrics = dict[str, jax.Array]
 Mixup = Callable[[jax.Array, jax.Array, jax.Array, float], tuple[jax.Array, jax.Array]]
@@ -73,7 +74,7 @@ def make_step(
 
     mixup(key, video, labels, strength) → (video, labels) and smooth(labels, classes, amount) → labels, as in
     vivit.data.mixing; needed where the recipe asks for them. attention: as forward's. mesh: devices to split the work
-    over, see sharding.py; the state and examples are then as sharding.place puts them.
+    over, see sharding.py; the state and examples are then as sharding.place_state and place_examples put them.
 
     Metrics, all float32[]: loss (the weighted mean, of mixed and smoothed labels), gradient_norm (of what is trained,
     before it is clipped), learning_rate (of this update), weight (how many examples counted).
@@ -89,6 +90,15 @@ def make_step(
     update: Callable[..., Any] = optimiser(recipe, config, steps).update
     rate = learning_rate(recipe, steps)
     still = frozen(config, recipe.freeze)
+    split = None
+    if mesh is not None:
+        sharding.check_mesh(config, mesh, recipe.batch_size // recipe.accumulation)
+        split = over(mesh, config)
+
+    def placed(tree: Any) -> Any:
+        if mesh is None:
+            return tree
+        return jax.lax.with_sharding_constraint(tree, sharding.state_shardings(tree, config, mesh))
 
     def prepared(key: jax.Array, examples: Examples) -> Examples:
         video, labels = examples.video, jnp.asarray(examples.labels, jnp.float32)
@@ -101,6 +111,8 @@ def make_step(
 
     def summed_loss(params: Params, keys: jax.Array, examples: Examples, total: jax.Array) -> jax.Array:
         params = jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, still)
+        if mesh is not None:
+            params = whole_ends(params, mesh)
         logits = forward(
             params,
             examples.video,
@@ -113,6 +125,7 @@ def make_step(
             stochastic_depth=recipe.stochastic_depth,
             remat=recipe.remat,
             attention=attention,
+            split=split,
         )
         each = losses.example_losses(logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.heads)
         return (examples.weight * each).sum() / total
@@ -124,9 +137,11 @@ def make_step(
         weight = examples.weight.sum()
         keys = jax.vmap(partial(jax.random.fold_in, drop_key))(jnp.arange(examples.labels.shape[0], dtype=jnp.uint32))
         total = jnp.where(weight == 0.0, 1.0, weight)
-        loss, gradient = accumulated(
-            partial(jax.value_and_grad(summed_loss), state.params, total=total), (keys, examples), recipe.accumulation
-        )
+
+        def loss_and_gradient(keys: jax.Array, examples: Examples) -> tuple[jax.Array, Params]:
+            return placed(jax.value_and_grad(summed_loss)(state.params, keys, examples, total))
+
+        loss, gradient = accumulated(loss_and_gradient, (keys, examples), recipe.accumulation)
         updates, optimiser_state = update(gradient, state.optimiser, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         ema = None
@@ -139,7 +154,7 @@ def make_step(
             "learning_rate": rate(state.step),
             "weight": weight,
         }
-        return TrainState(params, optimiser_state, ema, state.step + 1, state.rng), metrics
+        return placed(TrainState(params, optimiser_state, ema, state.step + 1, state.rng)), metrics
 
     return jax.jit(step, donate_argnums=0)
 
