@@ -60,13 +60,13 @@ class Cost:
 
 def cost(text: str) -> Cost:
     """The cost of a compiled program from its text. Raises ValueError where a loop's length is not to be found."""
-    computations, entry = _computations(text)
+    lines, entry = computations(text)
     done: dict[str, Cost] = {}
 
     def of(name: str) -> Cost:
         if name not in done:
             done[name] = Cost()
-            for line in computations[name]:
+            for line in lines[name]:
                 _add_instruction(done[name], line)
         return done[name]
 
@@ -90,31 +90,31 @@ def cost(text: str) -> Cost:
             )
             total.kernels[kernel] += 1
         elif opcode == "while":
-            total.add(of(_attribute(line, "body")), _trips(line, computations[_attribute(line, "condition")]))
+            total.add(of(attribute(line, "body")), trips(line, lines[attribute(line, "condition")]))
         elif opcode == "conditional":
             names = re.findall(r"%([\w.\-<>]+)", line.partition("branch_computations={")[2].partition("}")[0])
-            names = names or [_attribute(line, branch) for branch in ("true_computation", "false_computation")]
+            names = names or [attribute(line, branch) for branch in ("true_computation", "false_computation")]
             total.add(max((of(name) for name in names), key=lambda one: (len(one.kernels), one.estimated_cycles)))
         elif opcode in ("call", "async-start"):
-            total.add(of(_attribute(line, "to_apply" if opcode == "call" else "calls")))
+            total.add(of(attribute(line, "to_apply" if opcode == "call" else "calls")))
 
     return of(entry)
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
     """The lines of every computation by name, and the name of the entry."""
-    computations: dict[str, list[str]] = {}
+    found_lines: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
         found = COMPUTATION.match(line)
         if found:
-            lines = computations[found["name"]] = []
+            lines = found_lines[found["name"]] = []
             entry = found["name"] if found["entry"] else entry
         else:
             lines.append(line)
     if not entry:
         raise ValueError("the compiled program has no entry: its text is not in the known format")
-    return computations, entry
+    return found_lines, entry
 
 
 def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
@@ -128,14 +128,14 @@ def _kind(opcode: str, name: str, line: str) -> str:
     return "copy" if opcode.startswith(("copy", "transpose")) or name.startswith(("copy", "transpose")) else "other"
 
 
-def _attribute(line: str, name: str) -> str:
+def attribute(line: str, name: str) -> str:
     found = re.search(rf"\b{name}=%?([\w.\-<>]+)", line)
     if not found:
         raise ValueError(f"no {name} in the instruction {line.strip()[:80]!r}")
     return found[1]
 
 
-def _trips(line: str, condition: list[str]) -> int:
+def trips(line: str, condition: list[str]) -> int:
     """How often a loop runs."""
     known = TRIPS.search(line)
     if known:

@@ -8,7 +8,7 @@ import hypothesis
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 4)  # for what is sharded
+jax.config.update("jax_num_cpu_devices", 8)  # for what is sharded
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,7 +1,6 @@
 """What the tests of training share: a small recipe, its examples, and steps taken."""
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from strategies import random_params, video
 
 from vivit.reference.config import Config
 from vivit.reference.params import convert, leaves
+from vivit.training import sharding
 from vivit.training.recipe import Recipe, Steps
 from vivit.training.step import Examples, init_state, make_step
 
@@ -31,20 +31,34 @@ def examples(config: Config, seed: int = 0, batch: int = 8, **fields) -> Example
     return Examples(video(config, seed, batch), np.concatenate(heads, axis=1), valid, weight)._replace(**fields)
 
 
-@cache
-def compiled_once(config: Config, recipe: Recipe):
-    """The step of a recipe; its seed is in the state."""
-    return make_step(config, recipe, STEPS)
-
-
 def taken(config: Config, recipe: Recipe, *batches: Examples, **options) -> tuple[Any, dict]:
-    """The state and metrics after a step for each of the batches, from random parameters."""
+    """The state and metrics after a step for each of the batches, from random parameters. options: make_step's."""
     state = init_state(convert(random_params(config, 1), jnp.asarray), config, recipe, STEPS)
-    step = make_step(config, recipe, STEPS, **options) if options else compiled_once(config, replace(recipe, seed=0))
+    mesh = options.get("mesh")
+    if mesh is not None:
+        state = sharding.place_state(state, config, mesh)
+        mine = sharding.rows(recipe.batch_size, mesh)
+        read = [jax.tree.map(lambda leaf: leaf[mine], batch) for batch in batches]
+        batches = tuple(sharding.place_examples(batch, mesh) for batch in read)
+    step = _compiled(
+        config, replace(recipe, seed=0), tuple(options.items()), (state, batches[0])
+    )  # the state has the seed
     metrics = {}
     for batch in batches:
         state, metrics = step(state, batch)
     return state, metrics
+
+
+_STEPS: dict[Any, Any] = {}
+
+
+def _compiled(config: Config, recipe: Recipe, options: tuple, arguments: tuple) -> Any:
+    """A step compiled once, quickly rather than well."""
+    key = (config, recipe, options, str(jax.tree.map(jnp.shape, arguments)))
+    if key not in _STEPS:
+        lowered = make_step(config, recipe, STEPS, **dict(options)).lower(*arguments)
+        _STEPS[key] = lowered.compile({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+    return _STEPS[key]
 
 
 def assert_same(actual: Any, expected: Any, tolerance: float = 2e-5) -> None:
