@@ -46,7 +46,9 @@ def read_clip(
             raise ValueError(f"{name} is {value}: it must be at least {least}")
     needed = start + (frames - 1) * stride + 1
     try:
-        return read_frames(path, range(start, needed, stride), fit=partial(cover, tall=height, wide=width, resize=resize))
+        return read_frames(
+            path, range(start, needed, stride), fit=partial(cover, tall=height, wide=width, resize=resize)
+        )
     except ShortVideoError as error:
         raise ValueError(
             f"{path} has {error.frames} frames: {frames} frames at stride {stride} from frame {start} on need {needed}"
