@@ -1,0 +1,154 @@
+"""`vivit evaluate DATA --checkpoint PATH`: the metrics of a model on labelled videos, as a table, JSON and pictures."""
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from vivit.commands.shown import RIGHT, clips_progress, console
+from vivit.writing import write_file
+
+SPLITS = ("train", "validation", "test", "all")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("evaluate", help="the accuracy of a checkpoint on labelled videos")
+    parser.add_argument(
+        "data", metavar="DATA", type=Path, help="a folder with a folder a class, a CSV or JSONL, or a folder of these"
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="what `vivit convert` reads")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
+    parser.add_argument(
+        "--views", type=_views, default=(4, 3), metavar="TxS", help="clips in time x crops of each (default: 4x3)"
+    )
+    parser.add_argument("--stride", type=int, default=2, metavar="N", help="from frame to frame (default: 2)")
+    parser.add_argument("--batch", type=int, default=8, metavar="N", help="clips at once (default: 8)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="that decode (default: 2)")
+    parser.add_argument(
+        "--broken", choices=("skip", "fail"), default="fail", help="what cannot be used (default: fail)"
+    )
+    parser.add_argument("--short", choices=("loop", "pad"), default="loop", help="short videos (default: loop)")
+    parser.add_argument("--shorter-side", type=int, metavar="N", help="pixels before crops (default: the checkpoint's)")
+    parser.add_argument("--progress", type=Path, metavar="FOLDER", help="keep progress there, and go on from it")
+    said = parser.add_argument_group("what the checkpoint does not say, or the clips that you want")
+    said.add_argument("--labels", help="kinetics400, something_something_v2, or a file: names in the logits' order")
+    said.add_argument("--preprocessing", choices=("published", "hugging_face"), help="-1…1 or -3…1")
+    for name in ("--frames", "--height", "--width"):
+        said.add_argument(name, type=int, metavar="N")
+    table = parser.add_argument_group("what a table does not say")
+    table.add_argument("--heads", nargs="+", metavar="COLUMN", help="the label columns, in the order of the heads")
+    table.add_argument("--multi-label", action="store_true", help="any number of labels an example: mAP")
+    written = parser.add_argument_group("what is written")
+    written.add_argument("--json", metavar="FILE", type=Path, help="everything, the confusion matrix too")
+    written.add_argument("--confusion", metavar="FILE.png", type=Path, help="a picture a head (FILE-verb.png, …)")
+    written.add_argument("--per-class", action="store_true", help="print the table of classes too")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0."""
+    from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
+    from vivit.data.reading import choose, read_data
+    from vivit.training import plots
+    from vivit.training.evaluate import evaluate
+
+    for name in ("json", "confusion"):
+        path = getattr(options, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"--{name} {path}: the folder {path.absolute().parent} does not exist")
+    if options.confusion is not None:
+        plots.check_installed()
+        if options.multi_label:
+            raise ValueError("--confusion is for one label an example: leave it or --multi-label out")
+    dataset = choose(read_data(options.data, heads=options.heads, multi_label=options.multi_label), options.split)
+    said = {name: getattr(options, name) for name in ("frames", "height", "width", "labels", "preprocessing")}
+    model = load(options.checkpoint, **said)
+    if model.labels is None:
+        raise ValueError(f"{options.checkpoint} does not name its classes: say --labels, so that they can be matched")
+    settings = ("stride", "views", "batch", "dtype", "threads", "broken", "short", "shorter_side")
+    with clips_progress() as bar:
+        task = bar.add_task(f"evaluating {options.split}", total=None)
+        result = evaluate(
+            model,
+            dataset,
+            **{name: getattr(options, name) for name in settings},
+            folder=options.progress,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _print(result.report, options)
+    if options.json is not None:
+        text = json.dumps({"data": str(options.data), "split": options.split, **result.report}) + "\n"
+        write_file(options.json, lambda temporary: temporary.write_text(text))
+    if options.confusion is not None:
+        for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
+            several = len(result.dataset.heads) > 1
+            path = options.confusion.with_stem(f"{options.confusion.stem}-{head}") if several else options.confusion
+            counts = np.array(result.report["heads"][head]["confusion"])
+            plots.confusion_matrix(counts, names, path, title=head if several else "")
+    return 0
+
+
+def _print(report: dict[str, Any], options: argparse.Namespace) -> None:
+    out = console()
+    clips, crops = report["views"]
+    examples = f"{report['examples']:,} examples of {options.split}"
+    views = f"{clips}x{crops} views at stride {report['stride']}"
+    out.print(_metrics(report, f"{options.data.name}: {examples}, {views}, %", options.multi_label))
+    if options.per_class:
+        for head, found in report["heads"].items():
+            out.print(_classes(head, found["per_class"]))
+    absent = "classes_without_positives" if options.multi_label else "classes_without_examples"
+    for head, found in report["heads"].items():
+        if found[absent]:
+            out.print(f"{head}: {found[absent]} classes have no example and are in no mean", markup=False)
+    if report["left_out"]:
+        of = report["left_out"] + report["examples"]
+        out.print(f"left out {report['left_out']} of {of:,} examples, which cannot be used:", style="bold red")
+        for reason in report["broken"].values():
+            out.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def _metrics(report: dict[str, Any], title: str, multi_label: bool) -> Table:
+    table = Table(title=title)
+    table.add_column("head", no_wrap=True)
+    columns = (
+        {"map": "mAP"} if multi_label else {"top_1": "top-1", "top_5": "top-5", "mean_class_accuracy": "mean class"}
+    )
+    rows = dict(report["heads"])
+    if "action" in report:
+        rows["action (all heads)"] = report["action"]
+    if multi_label and len(rows) > 1:
+        rows["all classes"] = report
+    for shown in columns.values():
+        table.add_column(shown, **RIGHT)
+    for head, found in rows.items():
+        table.add_row(head, *(_percent(found.get(name)) for name in columns))
+    return table
+
+
+def _classes(head: str, classes: list[dict[str, Any]]) -> Table:
+    table = Table(title=head)
+    table.add_column("class")
+    for name in list(classes[0])[1:]:
+        table.add_column(name.replace("_", " "), **RIGHT)
+    for one in classes:
+        name, count, value = one.values()
+        table.add_row(name.replace("[", r"\["), f"{count:,}", _percent(value))
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _views(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} must be clips x crops, such as 4x3")
+    return int(found[1]), int(found[2])

@@ -1,0 +1,175 @@
+"""A model on a whole dataset: several views of every video, their logits averaged, and the metrics of the result.
+
+It can be killed at any moment and goes on where it was last written down, with the same bits in the end: clips come in
+one order, and each example's logits are added up in that order in float64.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from vivit import models
+from vivit.data.cache import Cache
+from vivit.data.clips import Pixels
+from vivit.data.loading import Broken, Loader, Share, evaluation_batches
+from vivit.data.sampling import Sampling, Short
+from vivit.data.sources import Dataset, label_vector
+from vivit.model import Model
+from vivit.reference.config import Config
+from vivit.reference.params import Params
+from vivit.training import metrics
+from vivit.training.naming import matched
+from vivit.training.unfinished import Sums, digest_of_dataset, digest_of_params, load_unfinished, save_unfinished
+
+VIEWS = (4, 3)  # of the paper: four clips in time, of each three crops
+EVERY = 50  # batches between two writings
+
+Forward = Callable[[np.ndarray | jax.Array, np.ndarray | None], jax.Array]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Result:
+    """What an evaluation found, of the m examples that could be used.
+
+    report: as metrics.report's, with "views", "stride", "left_out" (how many examples) and "broken". logits:
+    float64[m v], averaged over the views. labels: float32[m v]. index: int64[m], their numbers in the dataset.
+    broken: reason by path of the videos left out. dataset: in the order of the model's classes.
+    """
+
+    report: dict[str, Any]
+    logits: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+    broken: dict[str, str]
+    dataset: Dataset
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    *,
+    stride: int = 2,
+    views: tuple[int, int] = VIEWS,
+    batch: int = 8,
+    short: Short = "loop",
+    broken: Broken = "fail",
+    threads: int = 2,
+    shorter_side: int | None = None,
+    dtype: str | None = None,
+    cache: Cache | None = None,
+    folder: str | Path | None = None,
+    every: int = EVERY,
+    progress: Callable[[int, int], None] | None = None,
+    forward: Forward | None = None,
+) -> Result:
+    """The metrics of a model on a dataset, whose labels are matched with the model's by name if that has any.
+
+    stride, short: as Sampling's; the model's config says the clip's size. views: clips in time and crops of each.
+    batch: clips at once; it changes results by rounding only. broken: "fail" stops at the first video that cannot be
+    used, "skip" leaves it out and reports it. shorter_side: pictures are scaled to it; None: as the model's
+    preprocessing says. dtype, cache: as models.forward's and Pixels'.
+    folder: where progress is written every `every` batches; called again with the same arguments it goes on from
+    there, and finds a finished evaluation's result again at once. threads, cache and every may differ.
+    progress: is called with (clips done, clips in all). forward: from preprocessed video [b frames height width 3] and
+    frames_valid (None: all) to logits [b v], in place of the model's on one device; it must compute the same.
+    Raises ValueError that names the argument, BrokenVideoError, or ValueError if no example could be used.
+    """
+    config = model.config
+    if not config.classes:
+        raise ValueError("classes is (): the model must have a head to be evaluated")
+    if every < 1:
+        raise ValueError(f"every is {every}: it must be at least 1")
+    if model.labels is not None:
+        dataset = matched(dataset, model.labels)
+    if dataset.classes != config.classes:
+        raise ValueError(f"the data has {dataset.classes} classes: it must have {config.classes}, as the model has")
+    sampling = Sampling(frames=config.frames, stride=stride, short=short)
+    side = _shorter_side(model) if shorter_side is None else shorter_side
+    pixels = Pixels(sampling=sampling, height=config.height, width=config.width, shorter_side=side, cache=cache)
+    sums = Sums(np.zeros((len(dataset.examples), sum(config.classes))), np.zeros(len(dataset.examples), np.int64))
+    about = {}
+    if folder is not None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {
+            "weights": digest_of_params(model.params),
+            "config": asdict(config),
+            "preprocessing": asdict(model.preprocessing),
+            "data": digest_of_dataset(dataset),
+            **dict(stride=stride, views=views, batch=batch, short=short, broken=broken, shorter_side=side),
+            "dtype": dtype,
+            "device": jax.devices()[0].device_kind,
+        }
+    forward = forward or partial(_forward, model.params, config=config, dtype=dtype)
+    total = len(dataset.examples) * views[0] * views[1]
+    with evaluation_batches(
+        dataset, pixels, Share(batch=batch), views=views[0], crops=views[1], threads=threads, broken=broken
+    ) as loader:
+        if folder is not None and (state := load_unfinished(folder, sums, about)) is not None:
+            loader.restore(state)
+        if progress is not None:
+            progress(min(loader.state()["step"] * batch, total), total)
+        for index, logits, state in _computed(model, loader, forward, padded=short == "pad"):
+            used = index >= 0
+            np.add.at(sums.logits, index[used], np.asarray(logits, np.float64)[used])
+            np.add.at(sums.views, index[used], 1)
+            if folder is not None and (state["step"] % every == 0 or state["step"] == loader.steps):
+                save_unfinished(folder, sums, state, about)
+            if progress is not None:
+                progress(min(state["step"] * batch, total), total)
+        return _result(dataset, sums, loader.broken, views, stride)
+
+
+def _computed(
+    model: Model, loader: Loader, forward: Forward, *, padded: bool
+) -> Iterator[tuple[np.ndarray, jax.Array, dict[str, Any]]]:
+    """Batch by batch the examples' numbers, the logits, and the loader's state after it.
+
+    The device computes a batch while the one before it is used.
+    """
+    waiting = None
+    for batch in loader:
+        logits = forward(model.preprocessed(batch.video), batch.frames_valid if padded else None)
+        if waiting is not None:
+            yield waiting
+        waiting = batch.index, logits, loader.state()
+    if waiting is not None:
+        yield waiting
+
+
+@partial(jax.jit, static_argnames=("config", "dtype"))
+def _forward(
+    params: Params, video: jax.Array, frames_valid: jax.Array | None, *, config: Config, dtype: str | None
+) -> jax.Array:
+    return models.forward(params, video, config, frames_valid=frames_valid, dtype=dtype)
+
+
+def _result(dataset: Dataset, sums: Sums, broken: dict[str, str], views: tuple[int, int], stride: int) -> Result:
+    index = np.flatnonzero(sums.views)
+    if not index.size:
+        reason = next(iter(broken.values()), "")
+        raise ValueError(f"none of the {len(sums.views)} examples can be used, the first because {reason}")
+    logits = sums.logits[index] / sums.views[index, np.newaxis]
+    labels = np.stack([label_vector(dataset, dataset.examples[number]) for number in index])
+    found = metrics.report(logits, labels, dataset.classes, dataset.names, dataset.multi_label, heads=dataset.heads)
+    found |= {"views": list(views), "stride": stride, "left_out": len(sums.views) - len(index), "broken": dict(broken)}
+    return Result(report=found, logits=logits, labels=labels, index=index, broken=dict(broken), dataset=dataset)
+
+
+def _shorter_side(model: Model) -> int | None:
+    """What the model's preprocessing says of it. Raises ValueError if it says what views cannot be cut from."""
+    config, preprocessing = model.config, model.preprocessing
+    if preprocessing.crop not in (None, (config.height, config.width)):
+        raise ValueError(
+            f"preprocessing crops {preprocessing.crop}: it must be the model's {(config.height, config.width)}"
+        )
+    if isinstance(preprocessing.resize, tuple):
+        raise ValueError(
+            f"preprocessing resizes to {preprocessing.resize}, a shape that has no crops: shorter_side must be said"
+        )
+    return preprocessing.resize

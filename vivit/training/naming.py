@@ -1,0 +1,50 @@
+"""A dataset's labels in the order of a model's classes: they are matched by name, never by place."""
+
+from dataclasses import replace
+
+from vivit.data.sources import Dataset
+from vivit.labels import Labels
+
+SHOWN = 5  # names in a message
+
+
+def matched(dataset: Dataset, labels: Labels) -> Dataset:
+    """The dataset with the model's classes: head after head the names of `labels`, and each example's numbers in them.
+
+    Classes that the dataset does not know stay without examples. Raises ValueError that names the differing ones if the
+    dataset has others, if the heads are not equally many, or if the model calls two classes the same.
+    """
+    if dataset.names == labels:
+        return dataset
+    if len(dataset.names) != len(labels):
+        raise ValueError(
+            f"the data has the heads {', '.join(dataset.heads)}: they must be {len(labels)}, as the model has"
+        )
+    places = []
+    for head, names, known in zip(dataset.heads, dataset.names, labels, strict=True):
+        number = {name: place for place, name in enumerate(known)}
+        if len(number) < len(known):
+            twice = next(name for place, name in enumerate(known) if number[name] != place)
+            raise ValueError(f"{head}: the model has two classes {twice!r}: names must differ to be matched")
+        if strangers := [name for name in names if name not in number]:
+            unused = [name for name in known if name not in set(names)]
+            raise ValueError(
+                f"{head}: the data has {_shown(strangers)}, which the model does not: its names must be among the "
+                f"model's {len(known)}, of which the data lacks {_shown(unused) if unused else 'none'}"
+            )
+        places.append([number[name] for name in names])
+    examples = tuple(
+        replace(
+            example,
+            labels=tuple(
+                tuple(sorted(place[label] for label in own)) for place, own in zip(places, example.labels, strict=True)
+            ),
+        )
+        for example in dataset.examples
+    )
+    return replace(dataset, examples=examples, names=labels)
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(repr, names[:SHOWN])) + more
