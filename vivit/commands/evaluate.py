@@ -87,8 +87,9 @@ def run(options: argparse.Namespace) -> int:
         write_file(options.json, lambda temporary: temporary.write_text(text))
     if options.confusion is not None:
         for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
-            several = len(result.dataset.heads) > 1
-            path = options.confusion.with_stem(f"{options.confusion.stem}-{head}") if several else options.confusion
+            several, path = len(result.dataset.heads) > 1, options.confusion
+            if several:  # a column's name may hold what a file's may not
+                path = path.with_stem("-".join([path.stem, re.sub(r"[^\w-]+", "_", head)]))
             counts = np.array(result.report["heads"][head]["confusion"])
             plots.confusion_matrix(counts, names, path, title=head if several else "")
     return 0

@@ -102,11 +102,11 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, 
     ax = figure.add_axes((margin / width, margin / height, side / width, side / height))
     shade = power(0.5, vmin=0, vmax=1)  # by the root: few confusions among many examples are seen too
     image = ax.imshow(parts, cmap="Blues", norm=shade, interpolation="nearest")
-    for row in np.flatnonzero(examples == 0):
+    for row in np.flatnonzero(examples == 0).tolist():
         ax.axhspan(row - 0.5, row + 0.5, facecolor="#f2f2f2", edgecolor="#bbbbbb", hatch="////", linewidth=0)
     places = np.arange(0, v, math.ceil(v / LARGEST))
     for axis, rotation in ((ax.xaxis, 90), (ax.yaxis, 0)):
-        axis.set_ticks(places, [_short(names[place]) for place in places], rotation=rotation, parse_math=False)
+        axis.set_ticks(places, [_short(names[place]) for place in places.tolist()], rotation=rotation, parse_math=False)
         axis.set_tick_params(labelsize=letters, length=0, pad=3)
     thin = dict(color=GRID, linewidth=0.8 if v <= WRITTEN else 0.3)
     ax.hlines(np.arange(1, v) - 0.5, -0.5, v - 0.5, **thin)
