@@ -233,6 +233,23 @@ def test_the_command_lists_what_it_left_out(tables, damaged, capsys, tmp_path):
     assert "text.mp4 cannot be read as a video" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys, tmp_path):
+    config = replace(CONFIG, classes=(3,))
+    named = checkpoints.model(config, labels=(("[a]", "b", "c"),), preprocessing=PLAIN)
+    vivit.save(tmp_path / "model", named)
+    cells = ("[a]|b", "", "[a]", "b", "[a]|b")
+    rows = [f"{one.path},{cell}" for one, cell in zip(dataset.examples, cells, strict=True)]
+    (tmp_path / "test.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    arguments = ["evaluate", str(tmp_path), "--checkpoint", str(tmp_path / "model"), "--views", "1x1", "--multi-label"]
+    assert cli.main([*arguments, "--json", str(tmp_path / "found.json"), "--dtype", "bfloat16", "--per-class"]) == 0
+    out = capsys.readouterr().out
+    written = json.loads((tmp_path / "found.json").read_text())
+    assert [one["positives"] for one in written["heads"]["label"]["per_class"]] == [3, 3, 0]
+    assert f"{100 * written['map']:.2f}" in out
+    assert "mAP" in out
+    assert "[a]" in out
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

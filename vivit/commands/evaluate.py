@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.markup import escape
 from rich.table import Table
 
 from vivit.commands.shown import RIGHT, clips_progress, console
@@ -100,7 +101,8 @@ def _print(report: dict[str, Any], options: argparse.Namespace) -> None:
     clips, crops = report["views"]
     examples = f"{report['examples']:,} examples of {options.split}"
     views = f"{clips}x{crops} views at stride {report['stride']}"
-    out.print(_metrics(report, f"{options.data.name}: {examples}, {views}, %", options.multi_label))
+    out.print(f"{options.data}: {examples}, {views}; in percent", markup=False, highlight=False)
+    out.print(_metrics(report, options.multi_label))
     if options.per_class:
         for head, found in report["heads"].items():
             out.print(_classes(head, found["per_class"]))
@@ -115,8 +117,8 @@ def _print(report: dict[str, Any], options: argparse.Namespace) -> None:
             out.print(f"  {reason}", markup=False, soft_wrap=True)
 
 
-def _metrics(report: dict[str, Any], title: str, multi_label: bool) -> Table:
-    table = Table(title=title)
+def _metrics(report: dict[str, Any], multi_label: bool) -> Table:
+    table = Table()
     table.add_column("head", no_wrap=True)
     columns = (
         {"map": "mAP"} if multi_label else {"top_1": "top-1", "top_5": "top-5", "mean_class_accuracy": "mean class"}
@@ -129,18 +131,18 @@ def _metrics(report: dict[str, Any], title: str, multi_label: bool) -> Table:
     for shown in columns.values():
         table.add_column(shown, **RIGHT)
     for head, found in rows.items():
-        table.add_row(head, *(_percent(found.get(name)) for name in columns))
+        table.add_row(escape(head), *(_percent(found.get(name)) for name in columns))
     return table
 
 
 def _classes(head: str, classes: list[dict[str, Any]]) -> Table:
-    table = Table(title=head)
+    table = Table(title=escape(head))
     table.add_column("class")
     for name in list(classes[0])[1:]:
         table.add_column(name.replace("_", " "), **RIGHT)
     for one in classes:
         name, count, value = one.values()
-        table.add_row(name.replace("[", r"\["), f"{count:,}", _percent(value))
+        table.add_row(escape(name), f"{count:,}", _percent(value))
     return table
 
 
