@@ -38,8 +38,8 @@ def test_info_loads_no_jax():
 def test_the_public_names_are_there_and_others_are_not():
     assert set(vivit.__all__) <= set(dir(vivit))
     assert all(getattr(vivit, name) is not None for name in vivit.__all__)
-    with pytest.raises(AttributeError, match="module 'vivit' has no attribute 'train'"):
-        vivit.train  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(AttributeError, match="module 'vivit' has no attribute 'dance'"):
+        vivit.dance  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_the_reference_imports_numpy_and_the_standard_library_only():

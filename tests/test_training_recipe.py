@@ -26,7 +26,6 @@ def test_a_published_recipe_has_the_published_numbers(name, layers, classes, str
     assert (*found, one.stochastic_depth, one.color, one.grey) == augmentation
     assert (one.batch_size, one.momentum, one.clip_norm, one.warmup_epochs) == (64, 0.9, 1, 2.5)
     assert one.flip == (0 if name == "ssv2-l-fe" else 0.5)
-    assert one.image_positions == ("resize" if name == "ssv2-l-fe" else "tile")
 
 
 def test_the_paper_s_base_models_are_trained_by_their_recipes():

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from vivit.checkpoints.load import load
     from vivit.checkpoints.save import save
 
-    config = None if options.config is None else _config(options.config)
+    config = None if options.config is None else read_config(options.config)
     said = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
     if options.image is None:
         if options.keep_head or options.seed:
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(name: str) -> Config:
+def read_config(name: str) -> Config:
     """A named variant, or the fields in a JSON file."""
     path = Path(name)
     if not path.is_file():
@@ -67,4 +67,4 @@ def _config(name: str) -> Config:
     try:
         return Config(**json.loads(path.read_text("utf-8")))
     except (TypeError, ValueError) as error:
-        raise ValueError(f"--config {name}: {error}") from None
+        raise ValueError(f"{name} is no Config: {error}") from None

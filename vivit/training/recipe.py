@@ -10,7 +10,7 @@ Optimiser = Literal["sgd", "adamw"]
 Loss = Literal["softmax", "sigmoid"]
 Heads = Literal["mean", "sum"]
 Dtype = Literal["float32", "bfloat16"]
-ImagePositions = Literal["tile", "resize"]
+Short = Literal["loop", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +31,12 @@ class Recipe:
     parameters stay float32. remat: recompute activations in the backward pass.
 
     Clips. stride: frames from one taken frame to the next. resize: the shorter side in pixels, crop: the square cut
-    from it. scale_jitter: smallest and largest factor per axis. flip: its probability. color, grey: the probabilities
-    of color jitter and of grey. randaugment_layers, randaugment_magnitude: operations a clip and their strength; 0
-    layers: none. temporal_views, spatial_views: of a clip in evaluation. image_positions: how an image model's
-    positions become a video's.
+    from it. scale_jitter: smallest and largest factor per axis. random_crop: the square is cut anywhere in training.
+    flip, color, grey, erase: probabilities of mirroring, color jitter, grey, a rectangle painted over.
+    randaugment_layers, randaugment_magnitude: operations a clip and their strength; 0 layers: none. short: videos that
+    end before the clip does are looped, or padded and masked. shuffle_frames: every clip's frames in random order: the
+    control that shows what a model knows without it. temporal_views, spatial_views: of a
+    clip in evaluation.
 
     seed: of everything random. Raises ValueError, naming the field and the requirement, for what does not fit.
     Source: Arnab et al. 2021, section 4.1 and the published training configs.
@@ -72,14 +74,17 @@ class Recipe:
     resize: int = 256
     crop: int = 224
     scale_jitter: tuple[float, float] = (0.9, 1.33)
+    random_crop: bool = True
     flip: float = 0.5
     color: float = 0.0
     grey: float = 0.0
+    erase: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 0.0
     temporal_views: int = 4
     spatial_views: int = 3
-    image_positions: ImagePositions = "tile"
+    short: Short = "loop"
+    shuffle_frames: bool = False
 
     seed: int = 0
 
@@ -95,21 +100,22 @@ class Recipe:
 
 
 def _check_choices(recipe: Recipe) -> None:
-    choices = {"optimiser": Optimiser, "loss": Loss, "heads": Heads, "dtype": Dtype, "image_positions": ImagePositions}
+    choices = {"optimiser": Optimiser, "loss": Loss, "heads": Heads, "dtype": Dtype, "short": Short}
     for field, allowed in choices.items():
         if getattr(recipe, field) not in get_args(allowed):
             raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be one of {', '.join(get_args(allowed))}")
     if not all(isinstance(pattern, str) for pattern in recipe.freeze):
         raise ValueError(f"freeze is {recipe.freeze!r}: it must be a tuple of patterns")
-    if not isinstance(recipe.remat, bool):
-        raise ValueError(f"remat is {recipe.remat!r}: it must be True or False")
+    for field in ("remat", "random_crop", "shuffle_frames"):
+        if not isinstance(getattr(recipe, field), bool):
+            raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be True or False")
 
 
 _POSITIVE = ("batch_size", "accumulation", "stride", "resize", "crop", "temporal_views", "spatial_views")
 _COUNTS = ("randaugment_layers", "seed")
 _OPTIONAL_COUNTS = {"steps": 1, "warmup_steps": 0}  # and the smallest allowed
 _RATES = ("momentum", "beta1", "beta2", "label_smoothing", "dropout", "attention_dropout", "stochastic_depth")
-_PROBABILITIES = ("flip", "color", "grey")
+_PROBABILITIES = ("flip", "color", "grey", "erase")
 _FROM_ZERO = ("weight_decay", "mixup", "randaugment_magnitude")
 
 
@@ -213,7 +219,6 @@ _PUBLISHED = {
             mixup=0.3,
             label_smoothing=0.3,
             stochastic_depth=0.3,
-            image_positions="resize",
         ),
         replace(_LARGE, height=256, width=256, classes=(174,)),
     ),

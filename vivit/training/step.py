@@ -5,7 +5,7 @@ on how the batch is taken in parts or split over devices. How it is split is sha
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +60,7 @@ def init_state(params: Params, config: Config, recipe: Recipe, steps: Steps) -> 
     )
 
 
+@lru_cache(maxsize=8)
 def make_step(
     config: Config,
     recipe: Recipe,
@@ -71,6 +72,8 @@ def make_step(
     mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
     """The jitted function (state, examples) → (state, metrics). The state that it is given is used up (donated).
+
+    The same choices give the same function, so that nothing is compiled twice in a process.
 
     mixup(key, video, labels, strength) → (video, labels) and smooth(labels, classes, amount) → labels, as in
     vivit.data.mixing; needed where the recipe asks for them. attention: as forward's. mesh: devices to split the work

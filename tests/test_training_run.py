@@ -1,0 +1,235 @@
+"""Whole runs on real video files: killed, told to stop, with broken checkpoints, full disks, bad videos, bad losses."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from checkpoints import same
+
+import vivit
+from vivit.data.carousel import write_carousel
+from vivit.data.clips import BrokenVideoError
+from vivit.data.loading import Share, training_batches
+from vivit.data.tables import read_table
+from vivit.training.carousel import CONFIG, HEADS, RECIPE
+from vivit.training.initial import initial
+from vivit.training.inputs import training_pixels
+from vivit.training.loop import DivergedError, Run, train
+from vivit.training.saving import ChangedRunError
+from vivit.training.validation import evaluated, figures
+
+MODEL = replace(CONFIG, model="factorised_dot_product", pooling="mean", channels=16, heads=2, hidden=16, layers=1)
+SHORT = replace(
+    RECIPE, epochs=None, warmup_epochs=None, steps=12, warmup_steps=3, batch_size=8, accumulation=2, mixup=0.2,
+    label_smoothing=0.1, ema_decay=0.9, dropout=0.1, stochastic_depth=0.1, random_crop=True, scale_jitter=(0.9, 1.2),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos") / "carousel"
+    write_carousel(folder, train=40, validation=8, test=8, frames=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(videos):
+    return read_table({"train": videos / "train.csv"}, heads=HEADS)["train"]
+
+
+def run(folder, dataset, recipe=SHORT, **fields):
+    model = initial(dataset, MODEL, None)
+    fields = dict(save_every=3, log_every=1, mesh=(1, 1, 1)) | fields
+    return train(model, dataset, recipe, Run(folder=folder, **fields))
+
+
+def events(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"], line["gradient_norm"]) for line in lines if line["kind"] == "train"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, dataset):
+    """A run that nothing interrupted: its folder and its model."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return folder, run(folder, dataset)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from test_training_run import HEADS, SHORT, run
+from vivit.data.tables import read_table
+dataset = read_table({"train": Path(sys.argv[1]) / "train.csv"}, heads=HEADS)["train"]
+print("ready", flush=True)
+run(Path(sys.argv[2]), dataset)
+"""
+
+
+def started(videos, folder, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    environment["XLA_FLAGS"] = ""
+    return subprocess.Popen(
+        [sys.executable, "-c", "import conftest\n" + PROGRAM, str(videos), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        **options,
+    )
+
+
+def wait_for_step(folder, step, process):
+    for _ in range(2400):
+        if process.poll() is not None:
+            raise AssertionError(process.stderr.read())
+        path = folder / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run does not come forward")
+
+
+@pytest.mark.parametrize(("signum", "step"), [(signal.SIGKILL, 5), (signal.SIGTERM, 2)])
+def test_a_run_that_was_killed_goes_on_bit_for_bit(signum, step, videos, dataset, whole, tmp_path):
+    folder = tmp_path / "run"
+    process = started(videos, folder)
+    wait_for_step(folder, step, process)
+    process.send_signal(signum)
+    error = process.communicate()[1]
+    if signum == signal.SIGTERM:
+        assert "InterruptedRunError: told to stop: saved at step" in error
+    assert len(events(folder)) < 12
+    model = run(folder, dataset)
+    assert events(folder) == events(whole[0])
+    assert same(model.params, whole[1].params)
+
+
+def copied(whole, tmp_path):
+    """A copy of the uninterrupted run."""
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(damage, dataset, whole, tmp_path, caplog):
+    folder = copied(whole, tmp_path)
+    newest = folder / "checkpoints" / "12" / "state"
+    files = [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size > 500]
+    assert files
+    for path in files:
+        data = bytearray(path.read_bytes())
+        if damage == "cut":
+            path.write_bytes(data[: len(data) // 2])
+        elif damage == "gone":
+            path.unlink()
+        else:
+            data[len(data) // 2] ^= 0xFF
+            path.write_bytes(data)
+    model = run(folder, dataset)
+    assert "the checkpoint of step 12 is broken and put aside" in caplog.text
+    assert events(folder) == events(whole[0])
+    assert same(model.params, whole[1].params)
+
+
+def test_a_changed_run_is_refused_and_nothing_is_touched(dataset, whole, tmp_path):
+    folder = copied(whole, tmp_path)
+    before = sorted(path for path in folder.rglob("*"))
+    with pytest.raises(ChangedRunError, match=r"recipe.learning_rate was 0.001 and is 0.1; name another folder"):
+        run(folder, dataset, replace(SHORT, learning_rate=0.1))
+    assert sorted(path for path in folder.rglob("*")) == before
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_examples(dataset, tmp_path):
+    recipe = replace(SHORT, learning_rate=1e30, clip_norm=None, optimiser="sgd", warmup_steps=None, accumulation=1)
+    with pytest.raises(DivergedError, match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv"):
+        run(tmp_path / "run", dataset, recipe)
+    for step in (path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()):
+        assert int(step) < 12
+
+
+def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(dataset, tmp_path, whole):
+    folder = copied(whole, tmp_path)
+    for step in ("12", "9"):
+        shutil.rmtree(folder / "checkpoints" / step)
+    assert os.listdir(folder / "checkpoints") == ["6"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # writes beyond fail, as on a full disk
+    try:
+        with pytest.raises(OSError, match="could not be written, older ones are whole"):
+            run(folder, dataset)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    model = run(folder, dataset)
+    assert events(folder) == events(whole[0])
+    assert same(model.params, whole[1].params)
+
+
+def test_a_video_that_cannot_be_used_is_fatal_or_left_out_by_choice(videos, tmp_path, caplog):
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    dataset = read_table({"train": folder / "train.csv"}, heads=HEADS)["train"]
+    for example in dataset.examples[:3]:
+        with open(example.path, "wb") as file:
+            file.write(b"no video")
+    with pytest.raises(BrokenVideoError, match="cannot be read as a video"):
+        run(tmp_path / "fatal", dataset)
+    run(tmp_path / "skip", dataset, broken="skip")
+    assert "left out, 3 so far" in caplog.text
+
+
+def test_what_does_not_fit_is_named_before_anything_is_written(dataset, tmp_path):
+    model = initial(dataset, MODEL, None)
+    wrong = replace(dataset, heads=("verb",), names=dataset.names[:1])
+    with pytest.raises(ValueError, match=r"classes is \(4, 10\): the data have \(4,\)"):
+        train(model, wrong, SHORT, Run(folder=tmp_path / "run"))
+    with pytest.raises(ValueError, match="crop is 20: the config has pictures of 24x24"):
+        train(model, dataset, replace(SHORT, crop=20), Run(folder=tmp_path / "run"))
+    with pytest.raises(ValueError, match="save_every is 0: it must be a positive integer"):
+        Run(folder=tmp_path, save_every=0)
+
+
+def test_flips_of_directions_are_warned_of(dataset, tmp_path, caplog):
+    run(tmp_path / "run", dataset, replace(SHORT, flip=0.5, steps=1, warmup_steps=None))
+    assert "clockwise" in caplog.text
+
+
+def test_fine_tuning_starts_from_a_checkpoint_with_a_head_for_the_data(dataset, whole, tmp_path):
+    vivit.save(tmp_path / "start", whole[1])
+    again = initial(dataset, None, tmp_path / "start")
+    assert same(again.params, whole[1].params)
+    fewer = replace(dataset, heads=("noun",), names=dataset.names[1:])
+    tuned = initial(fewer, None, tmp_path / "start")
+    assert tuned.config.classes == (10,)
+    assert not np.asarray(tuned.params.head.kernel).any()
+    assert same(tuned.params.encoder, whole[1].params.encoder)
+    longer = initial(fewer, replace(MODEL, frames=16), tmp_path / "start")
+    assert longer.config.frames == 16
+    with pytest.raises(ValueError, match="the model to train was said to be"):
+        initial(fewer, replace(MODEL, layers=2), tmp_path / "start")
+
+
+def test_the_control_sees_frames_in_random_order_in_training_and_evaluation(videos, dataset):
+    recipe = replace(SHORT, shuffle_frames=True, random_crop=False, scale_jitter=(1.0, 1.0))
+    one, other = (
+        next(training_batches(dataset, training_pixels(each, MODEL), Share(batch=8), seed=1))
+        for each in (recipe, replace(recipe, shuffle_frames=False))
+    )
+    assert not np.array_equal(one.video, other.video)
+    assert np.array_equal(np.sort(one.video, axis=1), np.sort(other.video, axis=1))
+    model = initial(dataset, MODEL, None)
+    head = model.params.head._replace(kernel=np.random.default_rng(0).normal(size=(16, 14)).astype(np.float32))
+    model = replace(model, params=model.params._replace(head=head))
+    test = read_table({"test": videos / "test.csv"}, heads=HEADS)["test"]
+    assert not np.array_equal(evaluated(model, test, recipe).logits, evaluated(model, test, SHORT).logits)
+    assert {"verb/top_1", "noun/top_1", "action/top_1"} <= figures(evaluated(model, test, SHORT)).keys()

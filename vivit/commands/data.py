@@ -1,0 +1,37 @@
+"""`vivit data carousel DIR`: writes the built-in dataset as real video files."""
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("data", help="write a built-in dataset of real video files")
+    parser.add_argument("name", choices=("carousel",), help="scanned digits that hop round: verb and noun to be told")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="a folder that is empty or not there")
+    parser.add_argument("--seed", type=int, default=0)
+    for split, count in (("train", 4788), ("validation", 1200), ("test", 1200)):
+        parser.add_argument(f"--{split}", type=int, default=count, metavar="N", help=f"videos (default: {count})")
+    parser.add_argument("--frames", type=int, default=16, metavar="N", help="of a video (default: 16)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the videos, their tables and a card. 0."""
+    from vivit.data.carousel import write_carousel  # here, so that `vivit info` needs no scikit-learn
+
+    counts = dict(train=options.train, validation=options.validation, test=options.test)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("writing", total=sum(counts.values()))
+        write_carousel(
+            options.folder,
+            seed=options.seed,
+            frames=options.frames,
+            progress=lambda *_: progress.advance(task),
+            **counts,
+        )
+    print(f"wrote {sum(counts.values())} videos, train.csv, validation.csv and test.csv in {options.folder}")
+    return 0

@@ -1,0 +1,71 @@
+"""Trains every row of the carousel's comparison and says what each knows of scans that it has never seen."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import vivit
+from vivit.data.cache import Cache
+from vivit.reference.params import parameters
+from vivit.training.carousel import Row, datasets
+from vivit.training.initial import initial
+from vivit.training.loop import Progress, Run, train
+from vivit.training.validation import evaluated
+from vivit.writing import write_file
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A row's figures on the test split, in percent, and what they took."""
+
+    name: str
+    parameters: int
+    steps: int
+    seconds: float  # of the updates, their waiting for batches included
+    verb: float
+    noun: float
+    action: float
+
+
+def compare(
+    folder: Path, rows: tuple[Row, ...], *, threads: int = 2, show: Callable[[str, Progress], None] = lambda *_: None
+) -> list[Outcome]:
+    """Trains the rows one after the other, each in a folder of its own; what is done already is not done again.
+
+    show: is called with the row's name and its progress after every update.
+    """
+    splits = datasets(folder / "videos")
+    cache = Cache(folder / "frames")
+    found = []
+    for row in rows:
+        place = folder / row.name.replace(" ", "-").replace(",", "")
+        if (place / RESULT).is_file():
+            found.append(Outcome(**json.loads((place / RESULT).read_text())))
+            continue
+        seconds, steps = [0.0], [0]
+
+        def told(progress: Progress, name: str = row.name, seconds=seconds, steps=steps) -> None:
+            seconds[0] += progress.figures["seconds"]
+            steps[0] = progress.step
+            show(name, progress)
+
+        run = Run(folder=place, save_every=250, threads=threads, cache=cache.folder)
+        model = train(initial(splits["train"], row.config, None), splits["train"], row.recipe, run, show=told)
+        report = evaluated(model, splits["test"], row.recipe, threads=threads, cache=cache).report
+        vivit.save(place / "model", model)
+        outcome = Outcome(
+            name=row.name,
+            parameters=parameters(row.config),
+            steps=steps[0],
+            seconds=seconds[0],
+            verb=100 * report["heads"]["verb"]["top_1"],
+            noun=100 * report["heads"]["noun"]["top_1"],
+            action=100 * report["action"]["top_1"],
+        )
+        text = json.dumps(asdict(outcome))
+        write_file(place / RESULT, lambda temporary, text=text: temporary.write_text(text))
+        found.append(outcome)
+    return found
