@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench scale", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chips", nargs="*", choices=tuple(SLICES), default=list(SLICES))
     parser.add_argument("--sizes", nargs="*", choices=tuple(MODEL_AXIS), default=list(MODEL_AXIS))
-    parser.add_argument("--model", default="-fe", help="suffix of the model: '', -fe, -fsa, -fdp (default -fe)")
+    parser.add_argument("--model", default="-fe", help="suffix of the model: --model=-fsa, --model= for model 1")
     parser.add_argument("--batch", type=int, default=64, help="clips in one update (default 64)")
     parser.add_argument("--accumulation", type=int, default=1)
     parser.add_argument("--optimiser", choices=("sgd", "adamw"), default="sgd")

@@ -26,9 +26,10 @@ def updated(recipe, gradients):
     params = convert(random_params(CONFIG, 3), jnp.asarray)
     chain = optimiser(recipe, CONFIG, STEPS)
     state = chain.init(params)
+    update = jax.jit(chain.update)
     for gradient in gradients:
-        updates, state = chain.update(gradient, state, params)
-        params = jax.tree.map(jnp.add, params, updates)
+        updates, state = update(gradient, state, params)
+        params = jax.tree.map(np.add, params, updates)
     return dict(leaves(params)), state
 
 
