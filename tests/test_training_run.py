@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from vivit.data.carousel import write_carousel
 from vivit.data.clips import BrokenVideoError
 from vivit.data.loading import Share, training_batches
 from vivit.data.tables import read_table
-from vivit.training.carousel import CONFIG, HEADS, RECIPE
+from vivit.training.carousel import CONFIG, HEADS, NAMES, RECIPE
 from vivit.training.initial import initial
 from vivit.training.inputs import training_pixels
 from vivit.training.loop import DivergedError, Run, train
@@ -42,7 +41,7 @@ def videos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(videos):
-    return read_table({"train": videos / "train.csv"}, heads=HEADS)["train"]
+    return read_table({"train": videos / "train.csv"}, heads=HEADS, names=NAMES)["train"]
 
 
 def run(folder, dataset, recipe=SHORT, **fields):
@@ -66,24 +65,23 @@ def whole(tmp_path_factory, dataset):
 PROGRAM = """
 import sys
 from pathlib import Path
-from test_training_run import HEADS, SHORT, run
+from test_training_run import HEADS, NAMES, SHORT, run
 from vivit.data.tables import read_table
-dataset = read_table({"train": Path(sys.argv[1]) / "train.csv"}, heads=HEADS)["train"]
+dataset = read_table({"train": Path(sys.argv[1]) / "train.csv"}, heads=HEADS, names=NAMES)["train"]
 print("ready", flush=True)
 run(Path(sys.argv[2]), dataset)
 """
 
 
-def started(videos, folder, **options):
+def started(videos, folder, before=""):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     environment["XLA_FLAGS"] = ""
     return subprocess.Popen(
-        [sys.executable, "-c", "import conftest\n" + PROGRAM, str(videos), str(folder)],
+        [sys.executable, "-c", f"import conftest, resource\n{before}\n{PROGRAM}", str(videos), str(folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment,
-        **options,
     )
 
 
@@ -151,25 +149,24 @@ def test_a_changed_run_is_refused_and_nothing_is_touched(dataset, whole, tmp_pat
 
 def test_a_loss_that_is_not_finite_names_its_step_and_examples(dataset, tmp_path):
     recipe = replace(SHORT, learning_rate=1e30, clip_norm=None, optimiser="sgd", warmup_steps=None, accumulation=1)
-    with pytest.raises(DivergedError, match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv"):
+    with pytest.raises(
+        DivergedError, match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv"
+    ):
         run(tmp_path / "run", dataset, recipe)
     for step in (path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()):
         assert int(step) < 12
 
 
-def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(dataset, tmp_path, whole):
+def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(videos, dataset, tmp_path, whole):
     folder = copied(whole, tmp_path)
     for step in ("12", "9"):
         shutil.rmtree(folder / "checkpoints" / step)
     assert os.listdir(folder / "checkpoints") == ["6"]
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, before[1]))  # writes beyond fail, as on a full disk
-    try:
-        with pytest.raises(OSError, match="could not be written, older ones are whole"):
-            run(folder, dataset)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    process = started(videos, folder, before="resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, -1))")
+    error = process.communicate()[1]  # writes beyond 30 kB failed, as on a full disk
+    assert process.returncode == 1
+    assert "OSError: a checkpoint in" in error
+    assert "could not be written, older ones are whole" in error
     model = run(folder, dataset)
     assert events(folder) == events(whole[0])
     assert same(model.params, whole[1].params)
@@ -178,7 +175,7 @@ def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(dataset,
 def test_a_video_that_cannot_be_used_is_fatal_or_left_out_by_choice(videos, tmp_path, caplog):
     folder = tmp_path / "videos"
     shutil.copytree(videos, folder)
-    dataset = read_table({"train": folder / "train.csv"}, heads=HEADS)["train"]
+    dataset = read_table({"train": folder / "train.csv"}, heads=HEADS, names=NAMES)["train"]
     for example in dataset.examples[:3]:
         with open(example.path, "wb") as file:
             file.write(b"no video")
@@ -194,7 +191,7 @@ def test_what_does_not_fit_is_named_before_anything_is_written(dataset, tmp_path
     with pytest.raises(ValueError, match=r"classes is \(4, 10\): the data have \(4,\)"):
         train(model, wrong, SHORT, Run(folder=tmp_path / "run"))
     with pytest.raises(ValueError, match="crop is 20: the config has pictures of 24x24"):
-        train(model, dataset, replace(SHORT, crop=20), Run(folder=tmp_path / "run"))
+        train(model, dataset, replace(SHORT, crop=20), Run(folder=tmp_path / "run", mesh=(1, 1, 1)))
     with pytest.raises(ValueError, match="save_every is 0: it must be a positive integer"):
         Run(folder=tmp_path, save_every=0)
 
@@ -230,6 +227,6 @@ def test_the_control_sees_frames_in_random_order_in_training_and_evaluation(vide
     model = initial(dataset, MODEL, None)
     head = model.params.head._replace(kernel=np.random.default_rng(0).normal(size=(16, 14)).astype(np.float32))
     model = replace(model, params=model.params._replace(head=head))
-    test = read_table({"test": videos / "test.csv"}, heads=HEADS)["test"]
+    test = read_table({"test": videos / "test.csv"}, heads=HEADS, names=NAMES)["test"]
     assert not np.array_equal(evaluated(model, test, recipe).logits, evaluated(model, test, SHORT).logits)
     assert {"verb/top_1", "noun/top_1", "action/top_1"} <= figures(evaluated(model, test, SHORT)).keys()

@@ -108,11 +108,10 @@ def _said(options: argparse.Namespace) -> dict[str, Any]:
             said = json.loads(options.file.read_text("utf-8"))
         except ValueError as error:
             raise ValueError(f"{options.file} cannot be read as JSON: {error}") from None
-        if not isinstance(said, dict) or (unknown := sorted(said.keys() - set(known))):
-            told = f"has {', '.join(unknown)}" if isinstance(said, dict) else "is no object"
-            raise ValueError(
-                f"{options.file} {told}: it must be an object of names such as data, recipe, learning_rate"
-            )
+        if not isinstance(said, dict):
+            raise ValueError(f"{options.file} holds a {type(said).__name__}: it must be a JSON object of choices")
+        if unknown := sorted(said.keys() - set(known)):
+            raise ValueError(f"{options.file} has {', '.join(unknown)}: it must have names such as data, recipe, model")
     return said | {name: getattr(options, name) for name in known if getattr(options, name) is not None}
 
 
@@ -139,7 +138,7 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
     splits = read_data(said["data"], heads=said.get("columns"), multi_label=bool(said.get("multi_label")))
     if "train" not in splits:
         raise ValueError(f"{said['data']} has {', '.join(splits)}: it must have examples to train on")
-    dataset, validation = splits["train"], splits.get("validation")
+    dataset = splits["train"]
     model = initial(dataset, config, said.get("start"), image=said.get("image"), seed=recipe.seed)
     folder = Path(said["folder"])
     options = {
@@ -151,11 +150,14 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
 
     def validate(model: vivit.Model, step: int) -> dict[str, float]:
         kept = None if cache is None else Cache(cache)
-        return figures(evaluated(model, validation, recipe, broken=chosen.broken, threads=chosen.threads, cache=kept))
+        return figures(
+            evaluated(model, splits["validation"], recipe, broken=chosen.broken, threads=chosen.threads, cache=kept)
+        )
 
-    with _bar() as show:
+    with _Bar() as bar:
+        show = partial(bar.show, "training", recipe.batch_size)
         trained = train(
-            model, dataset, recipe, chosen, validate=validate if validation else None, show=show("training")
+            model, dataset, recipe, chosen, validate=validate if "validation" in splits else None, show=show
         )
     import jax
 
@@ -210,8 +212,8 @@ class _Bar:
             total = progress.steps.total * batch_size
             self._tasks[name] = self._progress.add_task(name, total=total, loss="", left_out="")
         left_out = f"{progress.broken} videos left out" if progress.broken else ""
-        told = dict(loss=f"{progress.figures['loss']:.3f}", left_out=left_out)
-        self._progress.update(self._tasks[name], completed=progress.step * batch_size, **told)
+        loss = f"{progress.figures['loss']:.3f}"
+        self._progress.update(self._tasks[name], completed=progress.step * batch_size, loss=loss, left_out=left_out)
         if progress.validation:
             figures = "  ".join(f"{name} {value:.3g}" for name, value in progress.validation.items())
             self._progress.console.print(f"step {progress.step}: {figures}", markup=False)

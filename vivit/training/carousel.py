@@ -8,13 +8,14 @@ sees each clip's frames in random order. Source of the protocol: Arnab et al. 20
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vivit.data.carousel import SIZE, write_carousel
+from vivit.data.carousel import NOUNS, SIZE, VERBS, write_carousel
 from vivit.data.sources import Dataset
 from vivit.data.tables import read_table
 from vivit.reference.config import Config
 from vivit.training.recipe import Recipe
 
 HEADS = ("verb", "noun")
+NAMES = {"verb": VERBS, "noun": NOUNS}
 
 CONFIG = Config(
     model="spatio_temporal",
@@ -87,4 +88,4 @@ def datasets(folder: Path) -> dict[str, Dataset]:
     if not (folder / "train.csv").is_file():
         write_carousel(folder)
     files = {split: folder / f"{split}.csv" for split in ("train", "validation", "test")}
-    return read_table(files, heads=HEADS)
+    return read_table(files, heads=HEADS, names=NAMES)
