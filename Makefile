@@ -1,15 +1,19 @@
 # make demo: the main job on a real video.   make test: all tests.   make lint: ruff and pyright.   Each sets up .venv.
+# make train: the four models from scratch on a small task, some fifteen minutes on two cores.
 # make peers: PyTorch, transformers and timm as well; the tests that compare with them run where they are.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint peers clean
+.PHONY: demo test train lint peers clean
 
 demo: .venv/.demo
 	$(BIN)/vivit audit
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2
+
+train: .venv/.train .venv/.plot
+	$(BIN)/vivit train --recipe carousel --folder carousel
 
 lint: .venv/.test .venv/.lint
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ PROGRAMS = {
     "schedule": "cycles of attention and of the models as scheduled for a TPU, without one",
     "load": "seconds and memory to load a checkpoint, beside plain safetensors",
     "compile": "seconds to compile each model, B, L and H",
+    "train": "a training step on this device, beside PyTorch; how long steps wait for their clips",
     "scale": "the training step compiled for slices of TPUs: memory a device, collectives",
     "decode": "frames of a clip from a file, beside PyAV alone",
     "fuzz": "damaged real videos, decoded: no crash, no hang, bounded memory",

@@ -1,14 +1,20 @@
-"""Other implementations, given our weights: Hugging Face's PyTorch ViViT (model 1). Installed by the [peers] extra."""
+"""Other implementations in PyTorch, given our weights: Hugging Face's model 1, and model 2 made of PyTorch's layers.
+
+Installed by the [peers] extra.
+"""
 
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import vivit
+from vivit.reference import tubelet
 from vivit.reference.config import Config
-from vivit.reference.params import Params
+from vivit.reference.params import Params, layer
 
 
 def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) -> Callable[[], np.ndarray]:
@@ -30,3 +36,90 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
             return model(pixel_values=pixels).logits.float().numpy()
 
     return call
+
+
+def torch_step(params: Params, video: np.ndarray, labels: np.ndarray, config: Config) -> Callable[[], np.ndarray]:
+    """A training step of model 2 with these weights: momentum SGD; it gives (loss, norm of the gradient).
+
+    video: float32[b frames height width 3]. labels: float32[b v]. Raises ImportError without torch.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    model = _factorised_encoder(torch, params, config)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    patches = torch.from_numpy(tubelet.patches(video, config.tubelet))
+    targets = torch.from_numpy(labels)
+
+    def step() -> np.ndarray:
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(patches), targets)
+        loss.backward()
+        norm = torch.stack([parameter.grad.norm() for parameter in model.parameters()]).norm()
+        optimiser.step()
+        return np.array([loss.item(), norm.item()])
+
+    return step
+
+
+def _factorised_encoder(torch: Any, params: Params, config: Config) -> Any:
+    """Model 2 of nn.TransformerEncoderLayer, its class tokens and positions as published."""
+    functional = torch.nn.functional
+
+    def tensor(leaf: Any) -> Any:
+        return torch.nn.Parameter(torch.from_numpy(np.array(leaf, np.float32)))
+
+    def dense(leaf: Any) -> Any:
+        module = torch.nn.Linear(*leaf.kernel.shape)
+        module.weight, module.bias = tensor(np.asarray(leaf.kernel).T), tensor(leaf.bias)
+        return module
+
+    def norm(leaf: Any) -> Any:
+        module = torch.nn.LayerNorm(config.channels, config.epsilon)
+        module.weight, module.bias = tensor(leaf.scale), tensor(leaf.bias)
+        return module
+
+    def block(leaf: Any, sizes: Config) -> Any:
+        options = dict(dropout=0.0, batch_first=True, norm_first=True, layer_norm_eps=config.epsilon)
+        gelu = partial(functional.gelu, approximate="tanh" if config.gelu == "tanh" else "none")
+        module = torch.nn.TransformerEncoderLayer(
+            config.channels, sizes.heads, sizes.hidden, activation=gelu, **options
+        )
+        module.self_attn.in_proj_weight = tensor(np.asarray(leaf.attention.qkv.kernel).T)
+        module.self_attn.in_proj_bias = tensor(leaf.attention.qkv.bias)
+        module.self_attn.out_proj = _replaced(module.self_attn.out_proj, dense(leaf.attention.out))
+        module.linear1, module.linear2 = dense(leaf.mlp.hidden), dense(leaf.mlp.out)
+        module.norm1, module.norm2 = norm(leaf.attention_norm), norm(leaf.mlp_norm)
+        return module
+
+    class Encoder(torch.nn.Module):
+        def __init__(self, leaf: Any, sizes: Config) -> None:
+            super().__init__()
+            self.token, self.positions = tensor(leaf.class_token), tensor(leaf.positions)
+            self.blocks = torch.nn.Sequential(*(block(layer(leaf.blocks, i), sizes) for i in range(sizes.layers)))
+            self.norm = norm(leaf.norm)
+
+        def forward(self, tokens: Any) -> Any:
+            token = self.token.expand(len(tokens), 1, -1)
+            return self.norm(self.blocks(torch.cat([token, tokens], 1) + self.positions))[:, 0]
+
+    class Vivit(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            kernel = np.asarray(params.embedding.kernel)
+            self.embedding = dense(params.embedding._replace(kernel=kernel.reshape(-1, config.channels)))
+            self.spatial = Encoder(params.encoder, config)
+            self.temporal = Encoder(params.temporal_encoder, config.temporal)
+            self.head = dense(params.head)
+
+        def forward(self, patches: Any) -> Any:
+            b, t, s, _ = patches.shape
+            tokens = self.embedding(patches).reshape(b * t, s, config.channels)
+            return self.head(self.temporal(self.spatial(tokens).reshape(b, t, config.channels)))
+
+    return Vivit().train()
+
+
+def _replaced(module: Any, other: Any) -> Any:
+    """The module with another's weights: PyTorch looks at its class."""
+    module.weight, module.bias = other.weight, other.bias
+    return module

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 COMPARISON = "carousel"
 OWN = {  # what a JSON file may hold beside a recipe's fields; flags have the same names
     "data": "a folder with a folder for each class, or a CSV or JSONL file of path, label and optionally start and end",
-    "columns": "of the table that are labels, such as verb noun",
+    "heads": "columns of the table that are labels, such as verb noun",
     "multi_label": "any number of labels, separated by |",
     "recipe": "a published recipe, whose fields flags replace; or carousel: the built-in comparison",
     "model": "a named variant, vivit-b/16x2-fe, …, or a JSON file of Config's fields",
@@ -38,8 +38,12 @@ OWN = {  # what a JSON file may hold beside a recipe's fields; flags have the sa
     "threads": "that decode",
     "broken": "videos that cannot be used: fail or skip",
     "cache": "a folder for decoded frames",
+    "cluster": "join the other processes of the pod or cluster that this one runs in",
+    "address": "host:port of process 0, where no cluster says it; with --processes and --process",
+    "processes": "how many there are",
+    "process": "which one this is, from 0",
 }
-LISTS = ("columns",)
+LISTS, SWITCHES = ("heads",), ("multi_label", "cluster")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -51,7 +55,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     own = parser.add_argument_group("the run")
     for name, text in OWN.items():
         flag = f"--{name.replace('_', '-')}"
-        if name == "multi_label":
+        if name in SWITCHES:
             own.add_argument(flag, action="store_true", default=None, help=text)
         elif name in LISTS:
             own.add_argument(flag, nargs="+", default=None, help=text)
@@ -130,12 +134,13 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
         if name not in said:
             raise ValueError(f"--{name} is missing: it must be {OWN[name]}")
     check_installed()
-    start.start()
     recipe, config = _recipe(said)
     if only_print:
         print(json.dumps(said, indent=1))
         return 0
-    splits = read_data(said["data"], heads=said.get("columns"), multi_label=bool(said.get("multi_label")))
+    if said.get("cluster") or "address" in said:
+        start.start(said.get("address"), said.get("processes"), said.get("process"))
+    splits = read_data(said["data"], heads=said.get("heads"), multi_label=bool(said.get("multi_label")))
     if "train" not in splits:
         raise ValueError(f"{said['data']} has {', '.join(splits)}: it must have examples to train on")
     dataset = splits["train"]

@@ -24,8 +24,8 @@ class Recipe:
     layer_decay: learning rates of earlier layers are this much smaller from layer to layer. freeze: patterns of leaf
     paths, see optimiser.frozen. ema_decay: of the running average of the parameters; None: there is none.
 
-    Loss. loss: "softmax" of one class a head, or "sigmoid" of any number of labels. heads: how the heads' losses are
-    put together. label_smoothing, mixup: strengths; 0: none.
+    Loss. loss: "softmax" of one class a head, or "sigmoid" of any number of labels. head_losses: how the losses of the
+    heads are put together. label_smoothing, mixup: strengths; 0: none.
 
     Model in training. dropout, attention_dropout, stochastic_depth: as vivit.forward's. dtype: of the blocks' products;
     parameters stay float32. remat: recompute activations in the backward pass.
@@ -60,7 +60,7 @@ class Recipe:
     ema_decay: float | None = None
 
     loss: Loss = "softmax"
-    heads: Heads = "mean"
+    head_losses: Heads = "mean"
     label_smoothing: float = 0.0
     mixup: float = 0.0
 
@@ -100,7 +100,7 @@ class Recipe:
 
 
 def _check_choices(recipe: Recipe) -> None:
-    choices = {"optimiser": Optimiser, "loss": Loss, "heads": Heads, "dtype": Dtype, "short": Short}
+    choices = {"optimiser": Optimiser, "loss": Loss, "head_losses": Heads, "dtype": Dtype, "short": Short}
     for field, allowed in choices.items():
         if getattr(recipe, field) not in get_args(allowed):
             raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be one of {', '.join(get_args(allowed))}")
@@ -242,8 +242,8 @@ def recipe(name: str) -> Named:
     """The recipe of a published training, and its model: "k400-b-fe", "epic-l-fe", … (RECIPES lists them).
 
     Source: the published training configs of ViViT; "mit-l-fe" has none: its learning rate and epochs are those of
-    Arnab et al. 2021, appendix, table 7, the rest is Kinetics'. The published epic-l-fe puts the 300 nouns first; here
-    the 97 verbs are. Something-Something's labels tell left from right: its clips are not flipped.
+    Arnab et al. 2021, appendix (not checked against a config), the rest is Kinetics'. The published epic-l-fe puts the
+    300 nouns first; here the 97 verbs are. Something-Something's labels tell left from right: no clip is flipped.
     Raises ValueError for an unknown name.
     """
     if name not in _PUBLISHED:

@@ -130,7 +130,9 @@ def make_step(
             attention=attention,
             split=split,
         )
-        each = losses.example_losses(logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.heads)
+        each = losses.example_losses(
+            logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.head_losses
+        )
         return (examples.weight * each).sum() / total
 
     def step(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
