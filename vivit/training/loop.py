@@ -122,13 +122,16 @@ def train(
     if mesh is not None:
         state = sharding.place_state(state, config, mesh)
     step = make_step(config, recipe, steps, mixup=mixup, smooth=smooth, mesh=mesh)
-    checkpoints = Checkpoints(run.folder / "checkpoints", choices(model, dataset, recipe), keep=run.keep)
-    with _loader(dataset, recipe, run, model, mesh) as loader, _told_to_stop() as told:
+    with (
+        _loader(dataset, recipe, run, model, mesh) as loader,
+        Checkpoints(run.folder / "checkpoints", choices(model, dataset, recipe), keep=run.keep) as checkpoints,
+        _told_to_stop() as told,
+    ):
         restored = checkpoints.restore(state)
         if restored is not None:
             state = restored.state
             loader.restore(restored.position)
-        with Logs(run.folder, int(state.step)) as logs:
+        with _logs(run, int(state.step)) as write:
             done, watch = int(state.step), _Watch(recipe.batch_size)
             while done < steps.total:
                 batch = watch.wait_for(loader)
@@ -138,11 +141,11 @@ def train(
                 _check_finite(figures, done, batch, dataset)
                 last = done == steps.total
                 if done % run.log_every == 0 or last:
-                    logs.write(done, figures, "train")
+                    write(done, figures, "train")
                 validation = {}
                 if validate is not None and (last or done % _validate_every(run, recipe, dataset) == 0):
                     validation = validate(trained(model, state), done)
-                    logs.write(done, validation, "validation")
+                    write(done, validation, "validation")
                 show(
                     Progress(step=done, steps=steps, figures=figures, validation=validation, broken=len(loader.broken))
                 )
@@ -150,9 +153,8 @@ def train(
                 if done % run.save_every == 0 or last or stop:
                     checkpoints.save(done, state, loader.state())
                 if stop and not last:
-                    checkpoints.close()
+                    checkpoints.wait()
                     raise InterruptedRunError(f"told to stop: saved at step {done} of {steps.total} in {run.folder}")
-    checkpoints.close()
     return trained(model, state)
 
 
@@ -190,6 +192,16 @@ def _loader(dataset: Dataset, recipe: Recipe, run: Run, model: Model, mesh: jax.
     size = rows.stop - rows.start
     share = Share(batch=size, host=rows.start // size, hosts=recipe.batch_size // size)
     return training_batches(dataset, pixels, share, seed=recipe.seed, threads=run.threads, broken=run.broken)
+
+
+@contextmanager
+def _logs(run: Run, step: int) -> Iterator[Callable[..., None]]:
+    """Logs.write of the first process; the others' figures are the same, and are not written twice."""
+    if jax.process_index() > 0:
+        yield lambda *_: None
+        return
+    with Logs(run.folder, step) as logs:
+        yield logs.write
 
 
 def _examples(batch: Batch, model: Model, recipe: Recipe, mesh: jax.sharding.Mesh | None) -> Examples:

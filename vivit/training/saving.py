@@ -76,10 +76,16 @@ class Checkpoints:
             raise ValueError(f"{self._folder} has no checkpoint that can be read: of steps {steps} all are broken")
         return None
 
-    def close(self) -> None:
-        """Waits and lets go. Raises OSError as save does."""
-        self.wait()
-        self._manager.close()
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Waits and lets go. Raises OSError as save does, unless something else went wrong before."""
+        try:
+            self._attempt(self._manager.close)
+        except OSError:
+            if kind is None:
+                raise
 
     def _read(self, step: int, like: TrainState) -> Restored:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
