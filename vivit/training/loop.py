@@ -114,6 +114,8 @@ def train(
         raise ValueError(f"classes is {config.classes}: the data have {dataset.classes}")
     if (warning := check_flips(augmentation(recipe), [name for names in dataset.names for name in names])) is not None:
         _log.warning("%s", warning)
+    pictures = dict(resize=recipe.resize, crop=(recipe.crop, recipe.crop))
+    model = replace(model, preprocessing=replace(model.preprocessing, **pictures))  # what it learns, it is to be given
     steps = steps_of(recipe, len(dataset.examples))
     mesh = None
     if (run.mesh or (jax.device_count(), 1, 1)) != (1, 1, 1):
