@@ -135,10 +135,12 @@ def train(
             loader.restore(restored.position)
         with _logs(run, int(state.step)) as write:
             done, watch = int(state.step), _Watch(recipe.batch_size)
-            while done < steps.total:
-                batch = watch.wait_for(loader)
+            coming = next(loader) if done < steps.total else None
+            while coming is not None:
+                batch, position = coming, loader.state()
                 state, metrics = step(state, _examples(batch, model, recipe, mesh))
                 done += 1
+                coming = watch.while_it_runs(loader, metrics) if done < steps.total else None
                 figures = watch.finish(metrics)
                 _check_finite(figures, done, batch, dataset)
                 last = done == steps.total
@@ -153,7 +155,7 @@ def train(
                 )
                 stop = _any(told) if done % run.log_every == 0 or jax.process_count() == 1 else False
                 if done % run.save_every == 0 or last or stop:
-                    checkpoints.save(done, state, loader.state())
+                    checkpoints.save(done, state, position)
                 if stop and not last:
                     checkpoints.wait()
                     raise InterruptedRunError(f"told to stop: saved at step {done} of {steps.total} in {run.folder}")
@@ -213,22 +215,25 @@ def _examples(batch: Batch, model: Model, recipe: Recipe, mesh: jax.sharding.Mes
 
 
 class _Watch:
-    """How long steps take, and how much of that they wait for their batches."""
+    """How long steps take, and how much of that the device may have waited for the next batch."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._start = self._waited = 0.0
+        self._start, self._waited = time.perf_counter(), 0.0
 
-    def wait_for(self, loader: Loader) -> Batch:
-        self._start = time.perf_counter()
+    def while_it_runs(self, loader: Loader, metrics: dict[str, jax.Array]) -> Batch:
+        """The next batch, fetched while the device works; if that was done first, it may have waited all the time."""
+        start = time.perf_counter()
         batch = next(loader)
-        self._waited = time.perf_counter() - self._start
+        done = metrics["loss"].is_ready()  # pyright: ignore[reportAttributeAccessIssue]
+        self._waited = time.perf_counter() - start if done else 0.0
         return batch
 
     def finish(self, metrics: dict[str, jax.Array]) -> dict[str, float]:
         """The step's figures, when it is done."""
         figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        seconds = time.perf_counter() - self._start
+        end = time.perf_counter()
+        seconds, self._start = end - self._start, end
         return figures | {
             "clips_per_second": self._batch_size / seconds,
             "waiting": self._waited / seconds,
