@@ -111,6 +111,18 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(signum, step, videos, dataset
     assert same(model.params, whole[1].params)
 
 
+def test_a_run_over_eight_devices_learns_what_one_does_and_goes_on(dataset, whole, tmp_path):
+    recipe = replace(SHORT, accumulation=1)
+    folder = tmp_path / "run"
+    run(folder, dataset, recipe, mesh=(8, 1, 1))
+    losses, alone = ([loss for _, loss, _ in events(place)] for place in (folder, whole[0]))
+    np.testing.assert_allclose(losses[:4], alone[:4], rtol=1e-4)  # later AdamW has made much of little
+    shutil.rmtree(folder / "checkpoints" / "12")
+    before = events(folder)
+    run(folder, dataset, recipe, mesh=(8, 1, 1))
+    assert events(folder) == before
+
+
 def copied(whole, tmp_path):
     """A copy of the uninterrupted run."""
     folder = tmp_path / "run"
