@@ -24,6 +24,11 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
+def write_text(path: Path, text: str) -> None:
+    """A text file, UTF-8, as write_file writes it."""
+    write_file(path, lambda temporary: temporary.write_text(text, "utf-8"))
+
+
 def remove_unfinished(path: Path) -> None:
     """Removes what a killed write_file of this path left behind."""
     for left in path.parent.glob(f".{path.name}.*"):

@@ -23,7 +23,7 @@ from vivit.model import Model
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params, convert, leaves, shapes
-from vivit.writing import new_folder, remove_unfinished, write_file
+from vivit.writing import new_folder, remove_unfinished, write_file, write_text
 
 FORMAT, VERSION = "vivit", 1
 ALIGNMENT = 64  # bytes; arrays that begin at a multiple of it in memory need no copy to become JAX's on a CPU
@@ -142,7 +142,7 @@ def _write_description(folder: Path, model: Model, weights: str) -> None:
         "labels": model.labels,
     }
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
-    write_file(folder / DESCRIPTION, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_text(folder / DESCRIPTION, text)
 
 
 def _second_name(path: Path, other: Path) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vivit.commands.shown import RIGHT, console
 from vivit.reference.config import Model
-from vivit.writing import write_file
+from vivit.writing import write_text
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -71,5 +71,5 @@ def run(options: argparse.Namespace) -> int:
     out.print(f"{len(rows) - len(failed)} of {len(rows)} pass")
     if options.json is not None:
         text = json.dumps({"video": str(path), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-        write_file(options.json, lambda temporary: temporary.write_text(text))
+        write_text(options.json, text)
     return 1 if failed else 0

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vivit.commands.shown import RIGHT, clips_progress, console
-from vivit.writing import write_file
+from vivit.writing import write_text
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     _print(result.report, options)
     if options.json is not None:
         text = json.dumps({"data": str(options.data), "split": options.split, **result.report}) + "\n"
-        write_file(options.json, lambda temporary: temporary.write_text(text))
+        write_text(options.json, text)
     if options.confusion is not None:
         for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
             several, path = len(result.dataset.heads) > 1, options.confusion

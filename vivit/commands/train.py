@@ -105,15 +105,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _said(options: argparse.Namespace) -> dict[str, Any]:
     """The file's choices with the flags' in their place. Raises ValueError for a name that is neither's."""
+    from vivit.checkpoints.files import read_json
+
     known = [*OWN, *_recipe_fields()]
     said = {}
     if options.file is not None:
-        try:
-            said = json.loads(options.file.read_text("utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{options.file} cannot be read as JSON: {error}") from None
-        if not isinstance(said, dict):
-            raise ValueError(f"{options.file} holds a {type(said).__name__}: it must be a JSON object of choices")
+        said = read_json(options.file)
         if unknown := sorted(said.keys() - set(known)):
             raise ValueError(f"{options.file} has {', '.join(unknown)}: it must have names such as data, recipe, model")
     return said | {name: getattr(options, name) for name in known if getattr(options, name) is not None}
@@ -150,11 +147,11 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
         name: said[name] for name in ("save_every", "keep", "validate_every", "threads", "broken") if name in said
     }
     cache = Path(said["cache"]) if "cache" in said else None
+    kept = None if cache is None else Cache(cache)
     mesh = tuple(said["mesh"]) if "mesh" in said else None
     chosen = Run(folder=folder, cache=cache, mesh=mesh, **options)
 
     def validate(model: vivit.Model, step: int) -> dict[str, float]:
-        kept = None if cache is None else Cache(cache)
         return figures(
             evaluated(model, splits["validation"], recipe, broken=chosen.broken, threads=chosen.threads, cache=kept)
         )

@@ -45,8 +45,6 @@ RECIPE = Recipe(
     scale_jitter=(1.0, 1.0),
     random_crop=False,
     flip=0.0,  # mirrored, clockwise is anticlockwise
-    temporal_views=1,
-    spatial_views=1,
 )
 
 

@@ -11,8 +11,9 @@ from vivit.reference.params import parameters
 from vivit.training.carousel import Row, datasets
 from vivit.training.initial import initial
 from vivit.training.loop import Progress, Run, train
+from vivit.training.recipe import steps_of
 from vivit.training.validation import evaluated
-from vivit.writing import write_file
+from vivit.writing import write_text
 
 RESULT = "result.json"
 
@@ -45,11 +46,10 @@ def compare(
         if (place / RESULT).is_file():
             found.append(Outcome(**json.loads((place / RESULT).read_text())))
             continue
-        seconds, steps = [0.0], [0]
+        seconds: list[float] = []
 
-        def told(progress: Progress, name: str = row.name, seconds=seconds, steps=steps) -> None:
-            seconds[0] += progress.figures["seconds"]
-            steps[0] = progress.step
+        def told(progress: Progress, name: str = row.name, seconds: list[float] = seconds) -> None:
+            seconds.append(progress.figures["seconds"])
             show(name, progress)
 
         run = Run(folder=place, save_every=250, threads=threads, cache=cache.folder)
@@ -59,13 +59,12 @@ def compare(
         outcome = Outcome(
             name=row.name,
             parameters=parameters(row.config),
-            steps=steps[0],
-            seconds=seconds[0],
+            steps=steps_of(row.recipe, len(splits["train"].examples)).total,
+            seconds=sum(seconds),
             verb=100 * report["heads"]["verb"]["top_1"],
             noun=100 * report["heads"]["noun"]["top_1"],
             action=100 * report["action"]["top_1"],
         )
-        text = json.dumps(asdict(outcome))
-        write_file(place / RESULT, lambda temporary, text=text: temporary.write_text(text))
+        write_text(place / RESULT, json.dumps(asdict(outcome)))
         found.append(outcome)
     return found

@@ -35,8 +35,7 @@ class Recipe:
     flip, color, grey, erase: probabilities of mirroring, color jitter, grey, a rectangle painted over.
     randaugment_layers, randaugment_magnitude: operations a clip and their strength; 0 layers: none. short: videos that
     end before the clip does are looped, or padded and masked. shuffle_frames: every clip's frames in random order: the
-    control that shows what a model knows without it. temporal_views, spatial_views: of a
-    clip in evaluation.
+    control that shows what a model knows without it.
 
     seed: of everything random. Raises ValueError, naming the field and the requirement, for what does not fit.
     Source: Arnab et al. 2021, section 4.1 and the published training configs.
@@ -81,8 +80,6 @@ class Recipe:
     erase: float = 0.0
     randaugment_layers: int = 0
     randaugment_magnitude: float = 0.0
-    temporal_views: int = 4
-    spatial_views: int = 3
     short: Short = "loop"
     shuffle_frames: bool = False
 
@@ -111,7 +108,7 @@ def _check_choices(recipe: Recipe) -> None:
             raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be True or False")
 
 
-_POSITIVE = ("batch_size", "accumulation", "stride", "resize", "crop", "temporal_views", "spatial_views")
+_POSITIVE = ("batch_size", "accumulation", "stride", "resize", "crop")
 _COUNTS = ("randaugment_layers", "seed")
 _OPTIONAL_COUNTS = {"steps": 1, "warmup_steps": 0}  # and the smallest allowed
 _RATES = ("momentum", "beta1", "beta2", "label_smoothing", "dropout", "attention_dropout", "stochastic_depth")
