@@ -13,15 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from vivit import models
+from vivit import compiled
 from vivit.data.cache import Cache
 from vivit.data.clips import Pixels
 from vivit.data.loading import Broken, Loader, Share, evaluation_batches
 from vivit.data.sampling import Sampling, Short
 from vivit.data.sources import Dataset, label_vector
 from vivit.model import Model
-from vivit.reference.config import Config
-from vivit.reference.params import Params
 from vivit.training import metrics
 from vivit.training.naming import matched
 from vivit.training.unfinished import Sums, digest_of_dataset, digest_of_params, load_unfinished, save_unfinished
@@ -105,7 +103,7 @@ def evaluate(
             "dtype": dtype,
             "device": jax.devices()[0].device_kind,
         }
-    forward = forward or partial(_forward, model.params, config=config, dtype=dtype)
+    forward = forward or partial(compiled.logits, model.params, config=config, dtype=dtype)
     total = len(dataset.examples) * views[0] * views[1]
     with evaluation_batches(
         dataset, pixels, Share(batch=batch), views=views[0], crops=views[1], threads=threads, broken=broken
@@ -140,13 +138,6 @@ def _computed(
         waiting = batch.index, logits, loader.state()
     if waiting is not None:
         yield waiting
-
-
-@partial(jax.jit, static_argnames=("config", "dtype"))
-def _forward(
-    params: Params, video: jax.Array, frames_valid: jax.Array | None, *, config: Config, dtype: str | None
-) -> jax.Array:
-    return models.forward(params, video, config, frames_valid=frames_valid, dtype=dtype)
 
 
 def _result(dataset: Dataset, sums: Sums, broken: dict[str, str], views: tuple[int, int], stride: int) -> Result:

@@ -1,0 +1,1 @@
+"""What a model says of videos: labels, features, a portable program. Needs no extra."""
