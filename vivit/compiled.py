@@ -1,4 +1,4 @@
-"""A model jitted as a whole, once for each shape and kind: its logits, or the stages that are asked for and no others."""
+"""A model jitted as a whole, once for each shape and kind: its logits, or the stages that are asked for."""
 
 from functools import cache, partial
 

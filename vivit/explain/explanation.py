@@ -44,10 +44,10 @@ class ViewScores(NamedTuple):
 
 
 class Target(NamedTuple):
-    """The class that the relevance is of: which head, which class of that head, its name and probability."""
+    """The class that the relevance is of: its head, its number there, its name and probability."""
 
     head: int
-    index: int
+    number: int
     label: str
     probability: float
 
