@@ -1,5 +1,6 @@
 """A model that is ready for use: config, weights, class names and preprocessing, as a checkpoint holds them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ import numpy as np
 
 from vivit import models
 from vivit.checkpoints.report import Report
+from vivit.data.opening import Limits
 from vivit.labels import Labels, check_labels
 from vivit.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config
@@ -62,39 +64,64 @@ class Model:
             return video
         return self.preprocessing.normalise(np.asarray(video))
 
-    def read(self, path: str | Path, *, stride: int = 2, start: int = 0) -> np.ndarray:
+    def read(self, path: str | Path, *, stride: int | None = None, start: int = 0) -> np.ndarray:
         """One clip of a video file as this model wants it: uint8[frames height width 3], resized and cropped.
 
+        stride: frames from one to the next; None: the model's. start: number of the first.
         Raises ValueError, in one line that names the file, if it cannot be read or is too short.
         """
         config, crop = self.config, self.preprocessing.crop
         if crop not in (None, (config.height, config.width)):
             raise ValueError(f"crop is {crop}: the config has (height, width) {(config.height, config.width)}")
         sizes = dict(frames=config.frames, height=config.height, width=config.width)
+        stride = self.preprocessing.stride if stride is None else stride
         return read_clip(path, **sizes, stride=stride, start=start, resize=self.preprocessing.resize)
 
     def classify(
-        self, video: str | Path | np.ndarray, *, top: int = 5, stride: int = 2, start: int = 0, **options: Any
+        self,
+        video: str | Path | np.ndarray,
+        *,
+        top: int = 5,
+        views: tuple[int, int] = (4, 3),
+        stride: int | None = None,
+        batch: int = 4,
+        dtype: str | None = None,
+        limits: Limits | None = None,
     ) -> tuple[tuple[Score, ...], ...]:
-        """The most probable classes of one clip, for each head the `top` best first.
+        """The most probable classes of one video, for each head the `top` best first.
 
-        video: a file, of which the frames start, start + stride, … are taken, or a clip [frames height width 3].
-        options: as `vivit.forward`'s. Raises ValueError if the model has no labels, or for what does not fit.
+        video: a file, "-" (standard input), or frames [n height width 3]: uint8 of any size, or float32 of the model's
+        size, already preprocessed.
+        views: clips in time and crops of each, as the paper tests; their logits are averaged.
+        stride: frames from one to the next; None: the model's for a file, 1 for an array. batch: clips at once.
+        dtype: "float32" or "bfloat16", of the matmuls' operands. limits: what a file may ask of this machine.
+        Raises ValueError if the model has no labels, or for what does not fit.
         """
-        if self.labels is None:
-            raise ValueError(
-                "labels is None: the checkpoint does not name its classes, pass labels= to load (a file, "
-                "kinetics400 or something_something_v2)"
-            )
-        if top < 1:
-            raise ValueError(f"top is {top}: it must be at least 1")
-        clip = self.read(video, stride=stride, start=start) if isinstance(video, (str, Path)) else video
-        logits = np.asarray(self.logits(clip[np.newaxis], **options), np.float64)[0]
-        heads = np.split(logits, np.cumsum(self.config.classes)[:-1])
-        return tuple(_best(head, names, top) for head, names in zip(heads, self.labels, strict=True))
+        from vivit.inference.classification import classify  # which needs this file
 
+        (found,) = classify(self, [video], views=views, top=top, stride=stride, batch=batch, dtype=dtype, limits=limits)
+        if isinstance(found, ValueError):
+            raise found
+        return found.heads
 
-def _best(logits: np.ndarray, names: tuple[str, ...], top: int) -> tuple[Score, ...]:
-    weights = np.exp(logits - logits.max())
-    probabilities = weights / weights.sum()
-    return tuple(Score(names[index], float(probabilities[index])) for index in np.argsort(-probabilities)[:top])
+    def features(
+        self,
+        video: str | Path | np.ndarray,
+        *,
+        stages: Sequence[str] = ("prelogits", "frames"),
+        stride: int | None = None,
+        hop: int | None = None,
+        batch: int = 4,
+        dtype: str | None = None,
+        limits: Limits | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Stages of clips that slide over a video by `hop` frames, stacked: float32[m …] by name.
+
+        Beside them stand "index", int64[m frames], the numbers of the clips' frames, and "seconds", float64[m frames].
+        Arguments as vivit.inference.features.features, which gives clip after clip instead. Raises ValueError as that.
+        """
+        from vivit.inference.features import features  # which needs this file
+
+        found = features(self, video, stages=stages, stride=stride, hop=hop, batch=batch, dtype=dtype, limits=limits)
+        rows = [dict(index=window.indices, seconds=window.stamps, **arrays) for window, arrays in found.clips]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -15,6 +15,7 @@ class Preprocessing:
     resize: length of the short side, or (height, width) exactly; None: frames stay.
     crop: (height, width) that is cut from the centre; None: nothing is cut.
     mean, std: one number a color, red, green, blue. The default is the published code's: −1…1.
+    stride: a clip takes every stride-th frame of a video; what classify, features, explain and evaluate do by default.
     Raises ValueError, naming the field and the requirement, for what is no such number.
     """
 
@@ -24,6 +25,7 @@ class Preprocessing:
     offset: float = 1.0
     mean: Colors = (0.0, 0.0, 0.0)
     std: Colors = (1.0, 1.0, 1.0)
+    stride: int = 2
 
     def __post_init__(self) -> None:
         for field in ("resize", "crop", "mean", "std"):
@@ -42,6 +44,8 @@ class Preprocessing:
         for field in ("rescale", "offset"):
             if not _is_number(getattr(self, field)):
                 raise ValueError(f"{field} is {getattr(self, field)!r}: it must be a number")
+        if type(self.stride) is not int or self.stride < 1:
+            raise ValueError(f"stride is {self.stride!r}: it must be a positive integer")
         if self.rescale == 0 or 0 in self.std:
             raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
 

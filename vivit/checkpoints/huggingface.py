@@ -160,6 +160,7 @@ def _preprocessing(stated: dict[str, Any]) -> Preprocessing:
         offset=float(bool(rescales and stated.get("offset", video))),
         mean=_colors(stated.get("image_mean", 0.5)) if normalises else (0.0, 0.0, 0.0),
         std=_colors(stated.get("image_std", 0.5)) if normalises else (1.0, 1.0, 1.0),
+        stride=stated.get("stride", Preprocessing.stride),  # ours: the port's processor is given frames
     )
 
 

@@ -93,6 +93,7 @@ def _stated(preprocessing: Preprocessing) -> dict[str, Any]:
         do_normalize=True,
         image_mean=list(preprocessing.mean),
         image_std=list(preprocessing.std),
+        stride=preprocessing.stride,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from rich.markup import escape
 from rich.table import Table
 
+from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_views, limits, loaded
 from vivit.commands.shown import RIGHT, clips_progress, console
 from vivit.writing import write_text
 
@@ -22,14 +23,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "data", metavar="DATA", type=Path, help="a folder with a folder a class, a CSV or JSONL, or a folder of these"
     )
-    parser.add_argument("--checkpoint", required=True, metavar="PATH", help="what `vivit convert` reads")
+    add_checkpoint(parser, required=True)
     parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
-    parser.add_argument(
-        "--views", type=_views, default=(4, 3), metavar="TxS", help="clips in time x crops of each (default: 4x3)"
-    )
-    parser.add_argument("--stride", type=int, default=2, metavar="N", help="from frame to frame (default: 2)")
-    parser.add_argument("--batch", type=int, default=8, metavar="N", help="clips at once (default: 8)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)")
+    add_views(parser)
+    add_clips(parser, batch=8)
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="that decode (default: 2)")
     parser.add_argument(
         "--broken", choices=("skip", "fail"), default="fail", help="what cannot be used (default: fail)"
@@ -37,11 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--short", choices=("loop", "pad"), default="loop", help="short videos (default: loop)")
     parser.add_argument("--shorter-side", type=int, metavar="N", help="pixels before crops (default: the checkpoint's)")
     parser.add_argument("--progress", type=Path, metavar="FOLDER", help="keep progress there, and go on from it")
-    said = parser.add_argument_group("what the checkpoint does not say, or the clips that you want")
-    said.add_argument("--labels", help="kinetics400, something_something_v2, or a file: names in the logits' order")
-    said.add_argument("--preprocessing", choices=("published", "hugging_face"), help="-1…1 or -3…1")
-    for name in ("--frames", "--height", "--width"):
-        said.add_argument(name, type=int, metavar="N")
+    add_limits(parser)
     table = parser.add_argument_group("what a table does not say")
     table.add_argument("--heads", nargs="+", metavar="COLUMN", help="the label columns, in the order of the heads")
     table.add_argument("--multi-label", action="store_true", help="any number of labels an example: mAP")
@@ -54,8 +47,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0."""
-    from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
-    from vivit.data.reading import choose, read_data
+    from vivit.data.reading import choose, read_data  # here, so that `vivit info` need not load JAX
     from vivit.training import plots
     from vivit.training.evaluate import evaluate
 
@@ -68,8 +60,7 @@ def run(options: argparse.Namespace) -> int:
         if options.multi_label:
             raise ValueError("--confusion is for one label an example: leave it or --multi-label out")
     dataset = choose(read_data(options.data, heads=options.heads, multi_label=options.multi_label), options.split)
-    said = {name: getattr(options, name) for name in ("frames", "height", "width", "labels", "preprocessing")}
-    model = load(options.checkpoint, **said)
+    model, _ = loaded(options)
     if model.labels is None:
         raise ValueError(f"{options.checkpoint} does not name its classes: say --labels, so that they can be matched")
     settings = ("stride", "views", "batch", "dtype", "threads", "broken", "short", "shorter_side")
@@ -79,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             model,
             dataset,
             **{name: getattr(options, name) for name in settings},
+            limits=limits(options),
             folder=options.progress,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -148,10 +140,3 @@ def _classes(head: str, classes: list[dict[str, Any]]) -> Table:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
-
-
-def _views(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} must be clips x crops, such as 4x3")
-    return int(found[1]), int(found[2])

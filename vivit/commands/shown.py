@@ -24,7 +24,7 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
-def clips_progress(*columns: ProgressColumn) -> Progress:
+def clips_progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
     """A bar on standard error of a task that counts clips: how many, clips a second, elapsed and remaining time.
 
     columns: more of them, such as TextColumn("loss {task.fields[loss]:.3f}").
@@ -39,8 +39,30 @@ def clips_progress(*columns: ProgressColumn) -> Progress:
         TextColumn("eta"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        disable=disable,
         speed_estimate_period=PERIOD,
     )
+
+
+def videos_progress(count: int) -> Progress:
+    """A bar on standard error of a task that counts videos, if there are several and somebody looks."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        redirect_stdout=False,
+        transient=True,
+        disable=count < 2 or not sys.stderr.isatty(),
+    )
+
+
+def printable(text: str) -> str:
+    """A name as any terminal can show it: what is no printable character becomes a question mark in a diamond."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 class _ClipsASecond(ProgressColumn):

@@ -53,7 +53,7 @@ def read_frames(
     if wanted.size == 0 or wanted[0] < 0:
         raise ValueError(f"indices of {path} are {list(indices)[:8]}: they must be numbers of frames, at least one")
     table = video.table if isinstance(video, Video) else _table(path, int(wanted[-1]), limits)
-    coming = _wanted_frames(path, wanted, table, limits, threads)
+    coming = wanted_frames(path, wanted, table, limits, threads)
     first = next(coming)
     placement = (fit or as_stored)(*upright_size(first[1]))
     pictures = np.empty((len(wanted), placement.tall, placement.wide, 3), np.uint8)
@@ -74,7 +74,7 @@ def _table(path: str, last: int, limits: Limits | None) -> Table | None:
         return stamp_table(file, last)
 
 
-def _wanted_frames(
+def wanted_frames(
     path: str, wanted: np.ndarray, table: Table | None, limits: Limits | None, threads: int
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Pairs of a row of `wanted` and its frame; after a jump that misled, all of them once more."""

@@ -17,6 +17,7 @@ from vivit import compiled
 from vivit.data.cache import Cache
 from vivit.data.clips import Pixels
 from vivit.data.loading import Broken, Loader, Share, evaluation_batches
+from vivit.data.opening import Limits
 from vivit.data.sampling import Sampling, Short
 from vivit.data.sources import Dataset, label_vector
 from vivit.model import Model
@@ -51,7 +52,7 @@ def evaluate(
     model: Model,
     dataset: Dataset,
     *,
-    stride: int = 2,
+    stride: int | None = None,
     views: tuple[int, int] = VIEWS,
     batch: int = 8,
     short: Short = "loop",
@@ -60,6 +61,7 @@ def evaluate(
     shorter_side: int | None = None,
     dtype: str | None = None,
     cache: Cache | None = None,
+    limits: Limits | None = None,
     folder: str | Path | None = None,
     every: int = EVERY,
     progress: Callable[[int, int], None] | None = None,
@@ -67,10 +69,11 @@ def evaluate(
 ) -> Result:
     """The metrics of a model on a dataset, whose labels are matched with the model's by name if that has any.
 
-    stride, short: as Sampling's; the model's config says the clip's size. views: clips in time and crops of each.
+    stride: from frame to frame; None: the model's. short: as Sampling's. The config says the clip's size.
+    views: clips in time and crops of each.
     batch: clips at once; it changes results by rounding only. broken: "fail" stops at the first video that cannot be
     used, "skip" leaves it out and reports it. shorter_side: pictures are scaled to it; None: as the model's
-    preprocessing says. dtype, cache: as models.forward's and Pixels'.
+    preprocessing says. dtype, cache, limits: as models.forward's and Pixels'.
     folder: where progress is written every `every` batches; called again with the same arguments it goes on from
     there, and finds a finished evaluation's result again at once. threads, cache and every may differ.
     progress: is called with (clips done, clips in all). forward: from preprocessed video [b frames height width 3] and
@@ -86,9 +89,17 @@ def evaluate(
         dataset = matched(dataset, model.labels)
     if dataset.classes != config.classes:
         raise ValueError(f"the data has {dataset.classes} classes: it must have {config.classes}, as the model has")
+    stride = model.preprocessing.stride if stride is None else stride
     sampling = Sampling(frames=config.frames, stride=stride, short=short)
     side = _shorter_side(model) if shorter_side is None else shorter_side
-    pixels = Pixels(sampling=sampling, height=config.height, width=config.width, shorter_side=side, cache=cache)
+    pixels = Pixels(
+        sampling=sampling,
+        height=config.height,
+        width=config.width,
+        shorter_side=side,
+        cache=cache,
+        limits=limits or Limits(),
+    )
     sums = Sums(np.zeros((len(dataset.examples), sum(config.classes))), np.zeros(len(dataset.examples), np.int64))
     about = {}
     if folder is not None:

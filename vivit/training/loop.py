@@ -114,7 +114,7 @@ def train(
         raise ValueError(f"classes is {config.classes}: the data have {dataset.classes}")
     if (warning := check_flips(augmentation(recipe), [name for names in dataset.names for name in names])) is not None:
         _log.warning("%s", warning)
-    pictures = dict(resize=recipe.resize, crop=(recipe.crop, recipe.crop))
+    pictures = dict(resize=recipe.resize, crop=(recipe.crop, recipe.crop), stride=recipe.stride)
     model = replace(model, preprocessing=replace(model.preprocessing, **pictures))  # what it learns, it is to be given
     steps = steps_of(recipe, len(dataset.examples))
     mesh = None

@@ -1,0 +1,91 @@
+"""What the commands that run a model have in common: which checkpoint, which videos and views, and their limits."""
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vivit.data.opening import Limits
+    from vivit.model import Model
+
+SAID = ("frames", "height", "width", "labels", "preprocessing")  # of vivit.load
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """--checkpoint, and what it may leave open. required: there is no demo model in its place."""
+    told = "what `vivit convert` reads" + ("" if required else " (default: the demo model that ships with the package)")
+    parser.add_argument("--checkpoint", required=required, metavar="PATH", help=told)
+    said = parser.add_argument_group("what the checkpoint does not say, or the clips that you want")
+    said.add_argument("--labels", help="kinetics400, something_something_v2, or a file: names in the logits' order")
+    said.add_argument("--preprocessing", choices=("published", "hugging_face"), help="-1…1 or -3…1")
+    for name in ("--frames", "--height", "--width"):
+        said.add_argument(name, type=int, metavar="N")
+
+
+def add_videos(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
+    """VIDEO, one or several."""
+    if several:
+        parser.add_argument("videos", nargs="+", metavar="VIDEO", help="files, folders, or - for standard input")
+    else:
+        parser.add_argument("video", metavar="VIDEO", help="a file, or - for standard input")
+
+
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """--max-pixels and --max-packets."""
+    allowed = parser.add_argument_group("what a file may ask of this machine")
+    allowed.add_argument("--max-pixels", type=int, metavar="N", help="of one picture (default: 4096 x 4096)")
+    allowed.add_argument("--max-packets", type=int, metavar="N", help="of one file (default: 16,777,216)")
+
+
+def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4) -> None:
+    """How clips are taken and computed."""
+    parser.add_argument("--stride", type=int, metavar="N", help="from frame to frame (default: the checkpoint's)")
+    parser.add_argument("--batch", type=int, default=batch, metavar="N", help=f"clips at once (default: {batch})")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)")
+
+
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """--views."""
+    parser.add_argument(
+        "--views", type=_views, default=(4, 3), metavar="TxS", help="clips in time x crops of each (default: 4x3)"
+    )
+
+
+def loaded(options: argparse.Namespace) -> "tuple[Model, str]":
+    """The model that is meant, and what to call it."""
+    from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
+    from vivit.demonstration import demo_checkpoint
+
+    said = {name: getattr(options, name) for name in SAID}
+    if options.checkpoint is None:
+        return load(demo_checkpoint(), **said), "the demo model"
+    return load(options.checkpoint, **said), options.checkpoint
+
+
+def announce(options: argparse.Namespace) -> None:
+    """Says on standard error, beside a result, that it is the demo model's, if no checkpoint was named."""
+    if options.checkpoint is None:
+        print(
+            f"vivit {options.command}: no --checkpoint: the demo model that ships with the package, which knows "
+            "hopping digits (vivit data carousel writes some) and nothing else",
+            file=sys.stderr,
+        )
+
+
+def limits(options: argparse.Namespace) -> "Limits":
+    """What --max-pixels and --max-packets allow. Raises ValueError unless they are positive."""
+    from vivit.data.opening import Limits
+
+    said = {"pixels": options.max_pixels, "packets": options.max_packets}
+    for name, value in said.items():
+        if value is not None and value < 1:
+            raise ValueError(f"--max-{name} is {value}: it must be at least 1")
+    return Limits(**{name: value for name, value in said.items() if value is not None})
+
+
+def _views(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} must be clips x crops, such as 4x3")
+    return int(found[1]), int(found[2])

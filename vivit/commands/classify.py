@@ -1,0 +1,85 @@
+"""`vivit classify VIDEO…`: the most probable labels, as text or JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, add_views, announce, limits, loaded
+from vivit.commands.shown import console, printable, videos_progress
+
+if TYPE_CHECKING:
+    from vivit.inference.classification import Classification
+    from vivit.model import Model
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("classify", help="the most probable labels of videos")
+    add_videos(parser)
+    add_checkpoint(parser)
+    add_views(parser)
+    add_clips(parser)
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each head (default: 5)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="that decode (default: 2)")
+    parser.add_argument("--json", action="store_true", help="print JSON, a line a video, with what every view said")
+    add_limits(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0, or 2 if a video could not be used; the others are classified all the same."""
+    from vivit.inference.classification import classify  # here, so that `vivit info` need not load JAX
+    from vivit.inference.videos import videos
+
+    names = videos(options.videos)
+    model, checkpoint = loaded(options)
+    settings = {name: getattr(options, name) for name in ("views", "top", "stride", "batch", "dtype", "threads")}
+    found = classify(model, names, **settings, limits=limits(options))
+    if options.json:
+        stride = model.preprocessing.stride if options.stride is None else options.stride
+        print(json.dumps(dict(checkpoint=checkpoint, views=options.views, stride=stride))[:-1] + ', "videos": [')
+    failed = 0
+    with videos_progress(len(names)) as bar:
+        out = bar.console if sys.stdout.isatty() and sys.stderr.isatty() else console()
+        for number, (name, one) in enumerate(bar.track(zip(names, found, strict=True), total=len(names))):
+            if isinstance(one, ValueError):
+                failed += 1
+                print(f"vivit classify: {printable(str(one))}", file=sys.stderr)
+            if options.json:
+                print(json.dumps(_as_json(model, name, one, options.top)) + ("," if number + 1 < len(names) else ""))
+            elif not isinstance(one, ValueError):
+                out.print("\n".join(_lines(name, one)), markup=False, highlight=False, soft_wrap=True)
+    if options.json:
+        print("]}")
+    if failed < len(names):
+        announce(options)
+    return 2 if failed else 0
+
+
+def _lines(name: str, found: "Classification") -> Iterator[str]:
+    stamps = np.concatenate([view.stamps for view in found.views])
+    count = f"{len(found.views)} view{'s' * (len(found.views) > 1)}"
+    yield f"{printable(name)}: {count}, {stamps.min():.2f} to {stamps.max():.2f} s"
+    for number, head in enumerate(found.heads):
+        if len(found.heads) > 1:
+            yield f"  head {number + 1}"
+        for score in head:
+            yield f"  {100 * score.probability:6.2f} %  {printable(score.label)}"
+
+
+def _as_json(model: "Model", name: str, found: "Classification | ValueError", top: int) -> dict[str, Any]:
+    from vivit.inference.classification import scores
+
+    if isinstance(found, ValueError):
+        return {"video": name, "error": str(found)}
+    seen = [
+        {"start": view.stamps.min(), "end": view.stamps.max(), "crop": view.crop, "heads": scores(model, logits, top)}
+        for view, logits in zip(found.views, found.logits, strict=True)
+    ]
+    for one in [views := {"video": name, "heads": found.heads}, *seen]:
+        one["heads"] = [[score._asdict() for score in head] for head in one["heads"]]
+    return {**views, "views": seen}

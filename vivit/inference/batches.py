@@ -1,0 +1,65 @@
+"""A stream of clips through a model: in batches of one size, each decoded while the one before it is computed."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+
+BATCH = 4  # clips at once: more take more memory, and one keeps all cores of a CPU busy
+
+Key = TypeVar("Key")
+
+
+class _Batch(NamedTuple):
+    """entries: pairs of a key and its row in `pixels`, or None. pixels: None if no entry has a clip."""
+
+    entries: list[tuple[Any, int | None]]
+    pixels: np.ndarray | None
+
+
+def computed(
+    run: Callable[[np.ndarray], Any], clips: Iterable[tuple[Key, np.ndarray | None]], batch: int
+) -> Iterator[tuple[Key, Any]]:
+    """Pairs of a key and what `run` makes of its clip, in order; a key without a clip passes with None.
+
+    run: from [b frames height width 3] to a tree of arrays with a leading b. A batch that is not full is filled up, so
+    that one program serves all.
+    """
+    running: tuple[_Batch, Any] | None = None
+    for filled in _batches(clips, batch):
+        result = None if filled.pixels is None else run(filled.pixels)
+        if running is not None:
+            yield from _rows(*running)
+        running = filled, result
+    if running is not None:
+        yield from _rows(*running)
+
+
+def _batches(clips: Iterable[tuple[Any, np.ndarray | None]], batch: int) -> Iterator[_Batch]:
+    entries: list[tuple[Any, int | None]] = []
+    pixels: np.ndarray | None = None
+    used = 0
+    for key, clip in clips:
+        if pixels is not None and clip is not None and clip.dtype != pixels.dtype:
+            yield _Batch(entries, pixels)
+            entries, pixels, used = [], None, 0
+        if clip is None:
+            entries.append((key, None))
+            continue
+        if pixels is None:
+            pixels = np.zeros((batch, *clip.shape), clip.dtype)
+        pixels[used] = clip
+        entries.append((key, used))
+        used += 1
+        if used == batch:
+            yield _Batch(entries, pixels)
+            entries, pixels, used = [], None, 0
+    if entries:
+        yield _Batch(entries, pixels)
+
+
+def _rows(batch: _Batch, result: Any) -> Iterator[tuple[Any, Any]]:
+    arrays = jax.tree.map(np.asarray, result)
+    for key, row in batch.entries:
+        yield key, None if row is None else jax.tree.map(lambda array, row=row: array[row], arrays)

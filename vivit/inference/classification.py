@@ -1,0 +1,122 @@
+"""The labels of videos: the views of each, batched over views and videos, their logits averaged.
+
+Videos are decoded in threads while the device computes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from vivit import compiled
+from vivit.data.opening import Limits
+from vivit.inference.ahead import mapped
+from vivit.inference.batches import BATCH, computed
+from vivit.inference.views import VIEWS, View, Views, taken
+from vivit.model import Model, Score
+
+Video = str | Path | np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Classification:
+    """What a model says of one video.
+
+    heads: for each head the best classes, best first, from the mean of the views' logits. views: where each was taken.
+    logits: float64[n v], view by view, all heads.
+    """
+
+    heads: tuple[tuple[Score, ...], ...]
+    views: tuple[View, ...]
+    logits: np.ndarray
+
+
+def classify(
+    model: Model,
+    videos: Sequence[Video],
+    *,
+    views: tuple[int, int] = VIEWS,
+    top: int = 5,
+    stride: int | None = None,
+    batch: int = BATCH,
+    dtype: str | None = None,
+    threads: int = 2,
+    limits: Limits | None = None,
+) -> Iterator[Classification | ValueError]:
+    """What the model says of each video, in their order; in the place of one that cannot be used, why, in one line.
+
+    videos, views, stride, limits: as views.taken's. top: classes of each head. batch: clips at once, at most; it
+    changes results by rounding only. dtype: "float32" or "bfloat16", of the matmuls' operands. threads: that decode.
+    Raises ValueError if the model has no labels, or for an argument that makes no sense.
+    """
+    check_named(model)
+    for name, value in (("top", top), ("batch", batch), ("threads", threads), ("views", min(views))):
+        if value < 1:
+            raise ValueError(f"{name} is {value}: it must be at least 1")
+    cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all
+    most = max(1, len(videos) * math.prod(views))
+    size = math.ceil(most / math.ceil(most / batch))  # as little to fill up as can be
+    decode = partial(_taken, model, views=views, stride=stride, limits=limits, threads=cores)
+    decoded = mapped(decode, videos, threads=threads)
+    return _classified(model, decoded, top, size, dtype)
+
+
+def scores(model: Model, logits: np.ndarray, top: int) -> tuple[tuple[Score, ...], ...]:
+    """For each head the `top` best classes, best first, from logits float[v]. Raises as check_named."""
+    heads = np.split(np.asarray(logits, np.float64), np.cumsum(model.config.classes)[:-1])
+    return tuple(_best(head, names, top) for head, names in zip(heads, check_named(model), strict=True))
+
+
+def check_named(model: Model) -> tuple[tuple[str, ...], ...]:
+    """The names of each head's classes. Raises ValueError if the model has none, or no head."""
+    if not model.config.classes:
+        raise ValueError("classes is (): the model has no head to classify with")
+    if model.labels is None:
+        raise ValueError(
+            "labels is None: the checkpoint does not name its classes, pass labels= to load (a file, "
+            "kinetics400 or something_something_v2)"
+        )
+    return model.labels
+
+
+def _classified(
+    model: Model, decoded: Iterator[Views | ValueError], top: int, batch: int, dtype: str | None
+) -> Iterator[Classification | ValueError]:
+    def run(pixels: np.ndarray):
+        return compiled.logits(model.params, model.preprocessed(pixels), config=model.config, dtype=dtype)
+
+    logits: list[np.ndarray] = []
+    for found, row in computed(run, _clips(decoded), batch):
+        if isinstance(found, ValueError):
+            yield found
+            continue
+        logits.append(row)
+        if len(logits) == len(found):
+            views = np.stack(logits).astype(np.float64)
+            yield Classification(heads=scores(model, views.mean(0), top), views=found, logits=views)
+            logits = []
+
+
+def _taken(model: Model, video: Video, **options) -> Views | ValueError:
+    try:
+        return taken(model, video, **options)
+    except (ValueError, OSError) as error:
+        return ValueError(" ".join(str(error).split()))
+
+
+def _clips(decoded: Iterator[Views | ValueError]) -> Iterator[tuple[tuple[View, ...] | ValueError, np.ndarray | None]]:
+    """Clip after clip, each with all the views of its video; a video that cannot be used has no clip."""
+    for found in decoded:
+        if isinstance(found, ValueError):
+            yield found, None
+        else:
+            yield from ((found.views, clip) for clip in found.pixels)
+
+
+def _best(logits: np.ndarray, names: tuple[str, ...], top: int) -> tuple[Score, ...]:
+    weights = np.exp(logits - logits.max())
+    probabilities = weights / weights.sum()
+    return tuple(Score(names[place], float(probabilities[place])) for place in np.argsort(-probabilities)[:top])

@@ -1,0 +1,66 @@
+"""What a user names as videos: files, folders of files, standard input.
+
+Streams that can be read only once are copied to a temporary file, since a video is looked at more than once.
+"""
+
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+STANDARD_INPUT = "-"
+# what is looked for in folders; a file that is named itself may be called anything
+SUFFIX = re.compile(
+    r"\.(3gp|asf|avi|flv|gif|h?26[45]|hevc|m2ts|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|ogv|ts|vob|webm|wmv|y4m)",
+    re.IGNORECASE,
+)
+
+
+def videos(names: Sequence[str | Path]) -> list[str]:
+    """The files that are meant, in the order named; those of a folder, and of folders in it, sorted.
+
+    Hidden files are left out. "-" is standard input and stays. Raises ValueError for a folder without a video, and for
+    standard input named twice.
+    """
+    found: list[str] = []
+    for name in names:
+        folder = Path(name)
+        if str(name) == STANDARD_INPUT or not folder.is_dir():
+            found.append(str(name))
+            continue
+        inside = sorted(file for file in folder.rglob("*") if _is_video(file.relative_to(folder)) and file.is_file())
+        if not inside:
+            raise ValueError(f"{name} is a folder without videos: it must hold files such as .mp4, .mkv or .avi")
+        found += map(str, inside)
+    if found.count(STANDARD_INPUT) > 1:
+        raise ValueError("- is named twice: standard input can be read only once")
+    return found
+
+
+@contextmanager
+def seekable(name: str) -> Iterator[str]:
+    """The path of a file for this name: itself, or a temporary copy of standard input or of a named pipe."""
+    if name == STANDARD_INPUT:
+        with _copied(sys.stdin.buffer) as copy:
+            yield copy
+    elif Path(name).is_fifo() or (Path(name).exists() and stat.S_ISSOCK(Path(name).stat().st_mode)):
+        with open(name, "rb") as stream, _copied(stream) as copy:
+            yield copy
+    else:
+        yield name
+
+
+@contextmanager
+def _copied(stream) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile(prefix="vivit-") as copy:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+        copy.flush()
+        yield copy.name
+
+
+def _is_video(path: Path) -> bool:
+    return SUFFIX.fullmatch(path.suffix) is not None and not any(part.startswith(".") for part in path.parts)

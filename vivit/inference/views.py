@@ -1,0 +1,140 @@
+"""The views of one video that a model looks at: clips spread evenly in time, crops along the longer side of each.
+
+Source: Arnab et al. 2021, section 4.1: 4 temporal views of 3 spatial crops, whose logits are averaged.
+"""
+
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from vivit.data.decoding import read_frames
+from vivit.data.opening import Limits
+from vivit.data.pictures import Fit, rgb
+from vivit.data.probing import probe
+from vivit.data.sampling import Clip, Sampling, even_clips
+from vivit.data.views import cover, crops
+from vivit.inference.videos import seekable
+from vivit.model import Model
+
+VIEWS = (4, 3)  # of the paper
+
+
+class View(NamedTuple):
+    """Where a view is taken. stamps: float64[frames], seconds, of an array the numbers of its frames.
+
+    crop: along the longer side, from left or top; 0 of 1 is the centre. crops: how many there are.
+    """
+
+    stamps: np.ndarray
+    crop: int
+    crops: int
+
+
+class Views(NamedTuple):
+    """uint8 or float32[n frames height width 3], and where each of the n comes from."""
+
+    pixels: np.ndarray
+    views: tuple[View, ...]
+
+
+def taken(
+    model: Model,
+    video: str | Path | np.ndarray,
+    *,
+    views: tuple[int, int] = VIEWS,
+    stride: int | None = None,
+    limits: Limits | None = None,
+    threads: int = 0,
+) -> Views:
+    """The views of one video, in the size of the model's clips: those of the first clip in time first.
+
+    video: a file, "-" (standard input), or frames [n height width 3]: uint8, resized as a file's are unless they have
+    the model's size already, or float32 of the model's size, already preprocessed.
+    views: clips in time and crops of each; those that would be the same clip are taken once. stride: frames from one
+    to the next; None: the model's for a file, 1 for an array. A video that is shorter than a clip starts again.
+    limits: what a file may ask of this machine. threads: of the decoder, 0: all cores.
+    Raises ValueError, in one line that names the video, for what cannot be read or does not fit.
+    """
+    for name, value in zip(("clips", "crops"), views, strict=True):
+        if value < 1:
+            raise ValueError(f"views is {views}: there must be at least 1 of {name}")
+    if isinstance(video, np.ndarray):
+        return _of_array(model, video, views, 1 if stride is None else stride)
+    stride = model.preprocessing.stride if stride is None else stride
+    with seekable(str(video)) as path:
+        probed = probe(path, limits=limits, threads=threads)
+        clips = _clips(model, stride, len(probed.stamps), views[0])
+        needed, places = _needed(clips)
+        frames = read_frames(probed, needed, fit=fitting(model, whole=views[1] > 1), limits=limits, threads=threads)
+    return _cut(model, frames[places], probed.stamps[needed][places], views[1])
+
+
+def fitting(model: Model, *, whole: bool) -> Fit:
+    """How a picture is scaled for a model, and cut to its centre unless it is kept whole.
+
+    Raises ValueError if the model's preprocessing crops to another size than the config's.
+    """
+    config, preprocessing = model.config, model.preprocessing
+    if preprocessing.crop not in (None, (config.height, config.width)):
+        raise ValueError(
+            f"preprocessing crops {preprocessing.crop}: it must be the model's {(config.height, config.width)}"
+        )
+    return partial(cover, tall=config.height, wide=config.width, resize=preprocessing.resize, whole=whole)
+
+
+def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
+    """Pictures in memory scaled and cut as those of a file: uint8[n tall wide 3] from uint8[n height width 3]."""
+    placement, reformatter = fit(*frames.shape[1:3]), VideoReformatter()
+    pictures = np.empty((len(frames), placement.tall, placement.wide, 3), np.uint8)
+    for row, frame in enumerate(frames):
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        pictures[row] = rgb(picture, placement, reformatter)
+    return pictures
+
+
+def check_frames(model: Model, frames: np.ndarray) -> None:
+    """Raises ValueError unless an array is a video, uint8, or float32 or bfloat16 of the model's size."""
+    size = (model.config.height, model.config.width)
+    if frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"video has shape {list(frames.shape)}: it must be [frames height width 3], of one video")
+    if frames.dtype == np.uint8:
+        return
+    if frames.dtype.name not in ("float32", "bfloat16"):
+        raise ValueError(f"video has dtype {frames.dtype}: it must be uint8 (0 to 255), float32 or bfloat16")
+    if frames.shape[1:3] != size:
+        raise ValueError(f"video has pictures of {frames.shape[1:3]}: floats are not resized, they must be {size}")
+
+
+def _of_array(model: Model, video: np.ndarray, views: tuple[int, int], stride: int) -> Views:
+    check_frames(model, video)
+    clips = _clips(model, stride, len(video), views[0])
+    needed, places = _needed(clips)
+    frames = video[needed]
+    if frames.shape[1:3] != (model.config.height, model.config.width):
+        frames = fitted(frames, fitting(model, whole=views[1] > 1))
+    return _cut(model, frames[places], needed[places].astype(np.float64), views[1])
+
+
+def _clips(model: Model, stride: int, length: int, count: int) -> list[Clip]:
+    """Clips spread evenly; where there is no room for several, one."""
+    clips = even_clips(Sampling(frames=model.config.frames, stride=stride), 0, length, count)
+    return list({clip.indices.tobytes(): clip for clip in clips}.values())
+
+
+def _needed(clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the frames that clips are made of, each once, and where each clip's are among them."""
+    needed, places = np.unique([clip.indices for clip in clips], return_inverse=True)
+    return needed, places.reshape(len(clips), -1)
+
+
+def _cut(model: Model, clips: np.ndarray, stamps: np.ndarray, count: int) -> Views:
+    """Clips [m frames tall wide 3] cut into crops; pictures that have no longer side to cut along have one."""
+    height, width = model.config.height, model.config.width
+    if clips.shape[2:4] == (height, width):
+        count = 1
+    pixels = np.concatenate([crops(clip, count, height=height, width=width) for clip in clips])
+    return Views(pixels, tuple(View(each, crop, count) for each in stamps for crop in range(count)))
