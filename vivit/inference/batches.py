@@ -23,8 +23,8 @@ def computed(
 ) -> Iterator[tuple[Key, Any]]:
     """Pairs of a key and what `run` makes of its clip, in order; a key without a clip passes with None.
 
-    run: from [b frames height width 3] to a tree of arrays with a leading b. A batch that is not full is filled up, so
-    that one program serves all.
+    run: from [b frames height width 3] to a tree of arrays with a leading b. The last batch is filled up, so that
+    one program serves all; if it is the only one it is as small as it can be.
     """
     running: tuple[_Batch, Any] | None = None
     for filled in _batches(clips, batch):
@@ -39,11 +39,11 @@ def computed(
 def _batches(clips: Iterable[tuple[Any, np.ndarray | None]], batch: int) -> Iterator[_Batch]:
     entries: list[tuple[Any, int | None]] = []
     pixels: np.ndarray | None = None
-    used = 0
+    used, first = 0, True
     for key, clip in clips:
         if pixels is not None and clip is not None and clip.dtype != pixels.dtype:
             yield _Batch(entries, pixels)
-            entries, pixels, used = [], None, 0
+            entries, pixels, used, first = [], None, 0, False
         if clip is None:
             entries.append((key, None))
             continue
@@ -54,9 +54,9 @@ def _batches(clips: Iterable[tuple[Any, np.ndarray | None]], batch: int) -> Iter
         used += 1
         if used == batch:
             yield _Batch(entries, pixels)
-            entries, pixels, used = [], None, 0
+            entries, pixels, used, first = [], None, 0, False
     if entries:
-        yield _Batch(entries, pixels)
+        yield _Batch(entries, pixels[:used] if first and pixels is not None else pixels)
 
 
 def _rows(batch: _Batch, result: Any) -> Iterator[tuple[Any, Any]]:

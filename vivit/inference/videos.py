@@ -5,14 +5,15 @@ Streams that can be read only once are copied to a temporary file, since a video
 
 import re
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 STANDARD_INPUT = "-"
+CHUNK = 1 << 20  # bytes copied at once
 # what is looked for in folders; a file that is named itself may be called anything
 SUFFIX = re.compile(
     r"\.(3gp|asf|avi|flv|gif|h?26[45]|hevc|m2ts|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|ogv|ts|vob|webm|wmv|y4m)",
@@ -43,23 +44,29 @@ def videos(names: Sequence[str | Path]) -> list[str]:
 
 @contextmanager
 def seekable(name: str) -> Iterator[str]:
-    """The path of a file for this name: itself, or a temporary copy of standard input or of a named pipe."""
+    """The path of a file for this name: itself, or a temporary copy of standard input or of a named pipe.
+
+    Errors inside the block that name the copy name the stream instead.
+    """
     if name == STANDARD_INPUT:
-        with _copied(sys.stdin.buffer) as copy:
+        with _copied(sys.stdin.buffer, "standard input") as copy:
             yield copy
-    elif Path(name).is_fifo() or (Path(name).exists() and stat.S_ISSOCK(Path(name).stat().st_mode)):
-        with open(name, "rb") as stream, _copied(stream) as copy:
+    elif Path(name).is_fifo():
+        with open(name, "rb") as stream, _copied(stream, name) as copy:
             yield copy
     else:
         yield name
 
 
 @contextmanager
-def _copied(stream) -> Iterator[str]:
+def _copied(stream: IO[bytes], name: str) -> Iterator[str]:
     with tempfile.NamedTemporaryFile(prefix="vivit-") as copy:
-        shutil.copyfileobj(stream, copy, 1 << 20)
+        shutil.copyfileobj(stream, copy, CHUNK)
         copy.flush()
-        yield copy.name
+        try:
+            yield copy.name
+        except ValueError as error:
+            raise ValueError(str(error).replace(copy.name, name)) from None
 
 
 def _is_video(path: Path) -> bool:
