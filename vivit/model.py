@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,9 @@ from vivit.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config
 from vivit.reference.params import Params, check
 from vivit.video import read_clip
+
+if TYPE_CHECKING:
+    from vivit.explain.explanation import Explanation
 
 
 class Score(NamedTuple):
@@ -125,3 +128,25 @@ class Model:
         found = features(self, video, stages=stages, stride=stride, hop=hop, batch=batch, dtype=dtype, limits=limits)
         rows = [dict(index=window.indices, seconds=window.stamps, **arrays) for window, arrays in found.clips]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def explain(
+        self,
+        video: str | Path | np.ndarray,
+        *,
+        target: str | None = None,
+        view: int | None = None,
+        views: tuple[int, int] = (4, 3),
+        stride: int | None = None,
+        batch: int = 4,
+        limits: Limits | None = None,
+    ) -> "Explanation":
+        """What the model looked at in a video: attention of every layer and head, rollout, relevance of a class.
+
+        The result's save("report.html") writes a page, save("picture.png") a picture.
+        target: the name of the class that relevance is of; None: the first head's best. view: which one is shown, from
+        0; None: the one that is surest of the target. The rest as for classify. Raises ValueError as that, and for a
+        class or view that there is not.
+        """
+        from vivit.explain.compute import explain  # which needs this file
+
+        return explain(self, video, target=target, view=view, views=views, stride=stride, batch=batch, limits=limits)

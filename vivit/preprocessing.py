@@ -55,6 +55,11 @@ class Preprocessing:
         shift = (self.offset + np.array(self.mean)) / np.array(self.std)
         return pixels.astype(np.float32) * scale.astype(np.float32) - shift.astype(np.float32)
 
+    def pixels(self, values: np.ndarray) -> np.ndarray:
+        """The uint8[… 3] that `normalise` made these values of, to be looked at."""
+        shown = (np.asarray(values, np.float64) * np.array(self.std) + np.array(self.mean) + self.offset) / self.rescale
+        return np.clip(shown.round(), 0, 255).astype(np.uint8)
+
     @property
     def range(self) -> str:
         """What black and white become, for messages: "-1…1"."""

@@ -4,6 +4,7 @@ How it is computed is compute.py's question, how it is shown page.py's and pictu
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -82,3 +83,9 @@ class Explanation:
     preprocessing: Preprocessing
     parameters: int
     multiply_adds: int
+
+    def save(self, path: str | Path) -> None:
+        """Writes a self-contained page (.html) or a still picture (.png). Raises ValueError as saving.save."""
+        from vivit.explain.saving import save  # which needs this file
+
+        save(self, path)

@@ -4,11 +4,12 @@ Videos are decoded in threads while the device computes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from vivit import compiled
@@ -64,6 +65,13 @@ def classify(
     return _classified(model, decoded, top, size, dtype)
 
 
+def view_logits(model: Model, pixels: np.ndarray, *, batch: int = BATCH, dtype: str | None = None) -> np.ndarray:
+    """float64[n v], the logits of clips uint8 or float32[n frames height width 3], `batch` at once at most."""
+    size = math.ceil(len(pixels) / math.ceil(len(pixels) / batch))
+    clips = ((number, clip) for number, clip in enumerate(pixels))
+    return np.stack([row for _, row in computed(_forward(model, dtype), clips, size)]).astype(np.float64)
+
+
 def scores(model: Model, logits: np.ndarray, top: int) -> tuple[tuple[Score, ...], ...]:
     """For each head the `top` best classes, best first, from logits float[v]. Raises as check_named."""
     heads = np.split(np.asarray(logits, np.float64), np.cumsum(model.config.classes)[:-1])
@@ -85,11 +93,8 @@ def check_named(model: Model) -> tuple[tuple[str, ...], ...]:
 def _classified(
     model: Model, decoded: Iterator[Views | ValueError], top: int, batch: int, dtype: str | None
 ) -> Iterator[Classification | ValueError]:
-    def run(pixels: np.ndarray):
-        return compiled.logits(model.params, model.preprocessed(pixels), config=model.config, dtype=dtype)
-
     logits: list[np.ndarray] = []
-    for found, row in computed(run, _clips(decoded), batch):
+    for found, row in computed(_forward(model, dtype), _clips(decoded), batch):
         if isinstance(found, ValueError):
             yield found
             continue
@@ -98,6 +103,10 @@ def _classified(
             views = np.stack(logits).astype(np.float64)
             yield Classification(heads=scores(model, views.mean(0), top), views=found, logits=views)
             logits = []
+
+
+def _forward(model: Model, dtype: str | None) -> Callable[[np.ndarray], jax.Array]:
+    return lambda pixels: compiled.logits(model.params, model.preprocessed(pixels), config=model.config, dtype=dtype)
 
 
 def _taken(model: Model, video: Video, **options) -> Views | ValueError:

@@ -1,0 +1,64 @@
+"""`vivit explain VIDEO -o report.html`: what a model looked at, as a page and as a picture."""
+
+import argparse
+from pathlib import Path
+
+from vivit.commands.chosen import add_checkpoint, add_limits, add_videos, add_views, announce, limits, loaded
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("explain", help="what a model looked at, as a page that opens anywhere")
+    add_videos(parser, several=False)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page to write, .html, or picture, .png")
+    parser.add_argument(
+        "--png",
+        nargs="?",
+        const=True,
+        metavar="FILE.png",
+        help="write a still picture (as well); without a name it has the page's, or the video's",
+    )
+    add_checkpoint(parser)
+    parser.add_argument("--class", dest="target", metavar="LABEL", help="what relevance is of (default: the best)")
+    parser.add_argument(
+        "--view", type=int, metavar="N", help="the one that is pictured, from 0 (default: surest of the class)"
+    )
+    add_views(parser)
+    parser.add_argument("--stride", type=int, metavar="N", help="from frame to frame (default: the checkpoint's)")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="clips at once (default: 4)")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each head (default: 5)")
+    add_limits(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0."""
+    from vivit.explain.compute import explain  # here, so that `vivit info` need not load JAX
+    from vivit.explain.saving import check_output, save
+    from vivit.inference.videos import STANDARD_INPUT, seekable
+
+    written = _outputs(options)
+    for path in written:
+        check_output(path)
+    model, checkpoint = loaded(options)
+    settings = {name: getattr(options, name) for name in ("target", "view", "views", "stride", "batch", "top")}
+    name = "standard input" if options.video == STANDARD_INPUT else options.video
+    with seekable(options.video) as path:
+        found = explain(model, path, **settings, limits=limits(options), name=name, checkpoint=checkpoint)
+    for path in written:
+        save(found, path)
+        print(f"wrote {path}")
+    announce(options)
+    return 0
+
+
+def _outputs(options: argparse.Namespace) -> list[Path]:
+    """The files that are meant. Raises ValueError if none is."""
+    written = [] if options.output is None else [options.output]
+    if options.png is True:
+        written.append((options.output or Path(Path(options.video).name)).with_suffix(".png"))
+    elif options.png is not None:
+        written.append(Path(options.png))
+    if not written:
+        raise ValueError("nothing is to be written: it must be said with -o report.html or --png picture.png")
+    return list(dict.fromkeys(written))

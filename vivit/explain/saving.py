@@ -1,0 +1,33 @@
+"""Explanations as files: a page or a picture, by the ending of the name."""
+
+from pathlib import Path
+
+from vivit.explain.explanation import Explanation
+from vivit.explain.page import page
+from vivit.explain.picture import check_installed, write_picture
+from vivit.writing import write_text
+
+PAGES, PICTURES = (".html", ".htm"), (".png",)
+
+
+def save(explanation: Explanation, path: str | Path) -> None:
+    """Writes a self-contained page (.html), or a still picture (.png), which needs the [plot] extra.
+
+    Raises ValueError, naming the path, for another ending, a folder that is not there, or without the extra.
+    """
+    path = Path(path)
+    check_output(path)
+    if path.suffix.lower() in PICTURES:
+        write_picture(explanation, path)
+    else:
+        write_text(path, page(explanation))
+
+
+def check_output(path: Path) -> None:
+    """Raises ValueError unless the ending is known, the folder is there, and for a picture matplotlib too."""
+    if path.suffix.lower() not in (*PAGES, *PICTURES):
+        raise ValueError(f"{path} must end in {PAGES[0]} or {PICTURES[0]}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+    if path.suffix.lower() in PICTURES:
+        check_installed()
