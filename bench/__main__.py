@@ -12,6 +12,7 @@ PROGRAMS = {
     "train": "a training step on this device, beside PyTorch; how long steps wait for their clips",
     "scale": "the training step compiled for slices of TPUs: memory a device, collectives",
     "decode": "frames of a clip from a file, beside PyAV alone",
+    "classify": "ten seconds of 720p, decoded, preprocessed, computed, beside Hugging Face's processor and model",
     "fuzz": "damaged real videos, decoded: no crash, no hang, bounded memory",
 }
 

