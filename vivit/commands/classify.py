@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, add_views, announce, limits, loaded
-from vivit.commands.shown import console, printable, videos_progress
+from vivit.commands.shown import console, videos_progress
+from vivit.printable import printable
 
 if TYPE_CHECKING:
     from vivit.inference.classification import Classification

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, announce, limits, loaded
-from vivit.commands.shown import clips_progress, printable
+from vivit.commands.shown import clips_progress
+from vivit.printable import printable
 
 
 def add(commands: argparse._SubParsersAction) -> None:

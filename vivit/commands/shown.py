@@ -60,11 +60,6 @@ def videos_progress(count: int) -> Progress:
     )
 
 
-def printable(text: str) -> str:
-    """A name as any terminal can show it: what is no printable character becomes a question mark in a diamond."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 class _ClipsASecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

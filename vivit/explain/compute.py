@@ -81,6 +81,7 @@ def explain(
         preprocessing=model.preprocessing,
         parameters=parameters(model.config),
         multiply_adds=multiply_adds(model.config),
+        unit="frame" if isinstance(video, np.ndarray) else "s",
     )
 
 

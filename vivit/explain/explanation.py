@@ -63,7 +63,7 @@ class Explanation:
     attention: every attention of every layer, in the order of computation. rollout: float32[t s], attention rollout
     from what is pooled to the tokens, sums to 1 at most. relevance: float32[t s], gradient-weighted, of the target.
     filters: float32[c t h w 3], the tubelet kernel a filter each; filters_shown: int[m], the most used of them.
-    parameters, multiply_adds: of the model, for one clip.
+    parameters, multiply_adds: of the model, for one clip. unit: of the stamps; those of an array are its frames' numbers.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Explanation:
     preprocessing: Preprocessing
     parameters: int
     multiply_adds: int
+    unit: str = "s"
 
     def save(self, path: str | Path) -> None:
         """Writes a self-contained page (.html) or a still picture (.png). Raises ValueError as saving.save."""
