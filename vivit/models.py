@@ -135,14 +135,14 @@ def run(
     record(capture, "tokens", clip.tokens)
     features = MODELS[config.model](params, clip, config, parts, capture)
     record(capture, "features", features)
-    prelogits, logits = _head(features, params.representation, params.head)
+    prelogits, logits = classify(features, params.representation, params.head)
     record(capture, "prelogits", prelogits)
     record(capture, "logits", logits)
     return logits.astype(video.dtype if video.dtype != jnp.uint8 else jnp.float32)
 
 
 @jax.jit
-def _head(features: jax.Array, representation: Dense | None, head: Dense | None) -> tuple[jax.Array, jax.Array]:
+def classify(features: jax.Array, representation: Dense | None, head: Dense | None) -> tuple[jax.Array, jax.Array]:
     """(prelogits [b c] or [b r], logits [b v]), float32; without a head the prelogits twice."""
     if representation is not None:
         features = jnp.tanh(dense(features, representation, jnp.float32))

@@ -19,7 +19,7 @@ class AttentionMaps(NamedTuple):
 
     The query is what the model pools: the class token where the attention has one, else the mean over all queries.
     stage: the captured stage that it sums up, such as "encoder/3/weights" or "encoder/3/time_weights".
-    heads: the numbers of the heads, from 0; model 4's space_weights has the first half, its time_weights the second.
+    heads: the numbers of the heads, from 0; model 4's time_weights has the first half, its space_weights the second.
     space: float32[h t s], how much attention each token gets. From joint attention it sums to 1 over (t, s) but for
     what the class token itself gets; from attention within frames to 1 over s for each t; from attention over time, to
     1 over t for each s. None where tokens are whole frames (model 2's temporal encoder).

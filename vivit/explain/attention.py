@@ -1,0 +1,124 @@
+"""What one attention looked at: its weights, computed again head by head from its input, and summed up at once.
+
+Nothing of a size [q k] outlives its head, which for 3137 tokens are 39 MB, and for all of ViViT-B 5.7 GB. What is left
+of the weights are sums that can be shown, and what became of two rows of reference/relevance.py's matrices on their way
+from what is pooled to the tokens: each is a product of a row and a matrix, [n] by [n n], never one of two matrices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vivit.attention import attend, split
+from vivit.encoder import Kind
+from vivit.explain.explanation import AttentionMaps
+from vivit.layers import dense, layer_norm
+from vivit.reference.params import Attention, LayerNorm
+
+
+class Carried(NamedTuple):
+    """What goes down through a model: of one stream of tokens [1 ... n c], or of what is pooled from it [1 ... c]."""
+
+    cotangent: jax.Array  # the logit's gradient
+    rollout: jax.Array  # [1 ... n]: a row of the matrix that is multiplied from the top so far
+    relevance: jax.Array  # likewise
+
+
+class Sums(NamedTuple):
+    """One attention's weights, head by head; [1 t] tokens in a sequence where it is over time, [1 s] within frames."""
+
+    seen: jax.Array  # float32[h r n]: what the pooled query of each sequence r sees of each token but the class token
+    times: jax.Array  # float32[h r t t]: from the queries of a time index (mean) to the keys of one (sum)
+
+
+def look(
+    tokens: jax.Array,
+    norm: LayerNorm,
+    params: Attention,
+    core: str,
+    kind: Kind,
+    grid: tuple[int, int],
+    carried: Carried,
+) -> tuple[jax.Array, jax.Array, dict[str, Sums]]:
+    """One attention of one layer: (rollout and relevance of its input, sums of its weights by stage).
+
+    tokens: float32[1 n c] or [1 t s c], what enters the layer norm before it. core: as attention_residual's. grid:
+    tokens along (time, space) but for a class token. carried: of the residual's output.
+    """
+    qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype)
+    parts = split(qkv, kind.heads)
+    out_cotangent = jnp.einsum("...f,cf->...c", carried.cotangent, params.out.kernel).reshape(parts[0].shape)
+    rollout, relevance, sums = [], [], {}
+    for stage, heads in stages_of(core, kind.heads).items():
+        over_time = stage == "time_weights"
+        of_heads = [by_head(x[..., heads.start : heads.stop, :], over_time) for x in (*parts, out_cotangent)]
+        rows = [sequences(row, over_time) for row in (carried.rollout, carried.relevance)]
+        one = {"weights": grid, "space_weights": (1, grid[1]), "time_weights": (grid[0], 1)}[stage]
+        sums[stage], *seen = jax.lax.map(lambda head, rows=rows, one=one: _one_head(*head, *rows, one), of_heads)
+        for found, row in zip((rollout, relevance), seen, strict=True):
+            found.append(sequences(row.sum(axis=0), over_time).reshape(carried.rollout.shape) / kind.heads)
+    return (carried.rollout + sum(rollout)) / 2, carried.relevance + sum(relevance), sums
+
+
+def stages_of(core: str, heads: int) -> dict[str, range]:
+    """The captured weights that one attention has, and the numbers of their heads, in the order of computation."""
+    return {
+        "joint": {"weights": range(heads)},
+        "spatial": {"space_weights": range(heads)},
+        "temporal": {"time_weights": range(heads)},
+        "factorised_dot_product": {
+            "time_weights": range(heads // 2),
+            "space_weights": range(heads // 2, heads),
+        },
+    }[core]
+
+
+def sequences(row: jax.Array, over_time: bool) -> jax.Array:
+    """[1 n] as it is, [(1) t s] as [t s] or, over time, as [s t]: the tokens of one sequence along the last axis."""
+    row = row.reshape(row.shape[-2:])
+    return row.swapaxes(0, 1) if over_time else row
+
+
+def by_head(x: jax.Array, over_time: bool) -> jax.Array:
+    """[1 n h d] or [1 t s h d] as [h r n d]: r sequences of n tokens, which attend to one another."""
+    r, n, h, d = x.shape[-4:]
+    x = x.reshape(r, n, h, d)
+    return (x.swapaxes(0, 1) if over_time else x).transpose(2, 0, 1, 3)
+
+
+def _one_head(query, key, value, out_cotangent, rollout, relevance, grid: tuple[int, int]):
+    """(sums, rollout [r n] · A, relevance [r n] · max(∇A∘A, 0)). query, …: [r n d]. grid: of one sequence."""
+    captured: dict[str, jax.Array] = {}
+    attend(query, key, value, None, None, captured, "weights")
+    weights = captured["weights"]  # [r q k]
+    gradient = jnp.einsum("rqd,rkd->rqk", out_cotangent, value)  # O = A V, so dA = dO Vᵀ
+    raised = jnp.maximum(gradient * weights, 0)
+    r, n, _ = weights.shape
+    time, space = grid
+    first = n - time * space  # 1 with a class token
+    seen = weights[:, 0, first:] if first else weights.mean(axis=1)
+    times = weights[:, first:, first:].reshape(r, time, space, time, space).sum(axis=-1).mean(axis=2)
+    passed = (jnp.einsum("rq,rqk->rk", row, matrix) for row, matrix in ((rollout, weights), (relevance, raised)))
+    return Sums(seen, times), *passed
+
+
+def maps(name: str, stage: str, heads: range, sums: Sums, grid: tuple[int, int], class_token: bool) -> AttentionMaps:
+    """The sums of one attention as the pictures of explanation.py.
+
+    name: "encoder/3", or "temporal_encoder/3", whose tokens are whole frames. grid: as look's.
+    """
+    seen, times = (np.asarray(values) for values in sums)
+    h, time, space = len(heads), *grid
+    shown = AttentionMaps(f"{name}/{stage}", tuple(heads), None, None, None)
+    if stage == "space_weights":
+        return shown._replace(space=seen)
+    if stage == "time_weights":
+        return shown._replace(space=seen.transpose(0, 2, 1), time=times.mean(axis=1))
+    seen = seen.reshape(h, time, space)
+    return shown._replace(
+        space=None if name.startswith("temporal") else seen,
+        time=times.reshape(h, time, time),
+        time_of_class=seen.sum(axis=-1) if class_token else None,
+    )

@@ -1,0 +1,184 @@
+"""What a model looked at in one clip: every attention summed up, attention rollout, and the relevance of one logit.
+
+The equations are reference/relevance.py's, from the other end: what is pooled is a row, and the row and the logit's
+gradient go down through the model together, one layer at a time. The only activations that are kept are the streams
+that enter the layers; whatever a layer needs is computed from them again.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vivit.compiled import stages
+from vivit.encoder import Kind, attention_residual, kind_of, mlp_residual
+from vivit.explain.attention import Carried, Sums, look, maps, stages_of
+from vivit.explain.explanation import AttentionMaps
+from vivit.layers import layer_norm, pool
+from vivit.models import classify
+from vivit.reference.config import Config
+from vivit.reference.dropout import AttentionDrops, MlpDrops
+from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm, Params, layer
+
+CORES = {  # of a layer's only attention
+    "spatio_temporal": "joint",
+    "factorised_encoder": "spatial",
+    "factorised_dot_product": "factorised_dot_product",
+}
+
+
+class Stack(NamedTuple):
+    """One encoder: where it is, and what its layers look like."""
+
+    name: str
+    params: Encoder
+    layers: int
+    cores: tuple[str, ...]  # of each attention of a layer, in the order of computation
+    kind: Kind
+    grid: tuple[int, int]  # tokens along (time, space)
+
+
+def explained(
+    params: Params, clip: np.ndarray | jax.Array, config: Config, *, head: int, number: int
+) -> tuple[tuple[AttentionMaps, ...], np.ndarray, np.ndarray]:
+    """(every attention of every layer in the order of computation, rollout float32[t s], relevance float32[t s]).
+
+    Source: Abnar & Zuidema 2020; Chefer et al. 2021, eq. 5 and 6. clip: [frames height width 3], as vivit.forward takes
+    a batch of. Relevance is of the logit of class `number` of head `head`. All in float32.
+    Raises ValueError if there is no such class, or for what does not fit.
+    """
+    if not 0 <= head < len(config.classes):
+        raise ValueError(f"head is {head}: the model has {len(config.classes)} heads, numbered from 0")
+    if not 0 <= number < config.classes[head]:
+        raise ValueError(f"number is {number}: head {head} has {config.classes[head]} classes, numbered from 0")
+    stacks = _stacks(params, config)
+    names = ["features", *(f"{stack.name}/{stage}" for stack in stacks for stage in _kept(stack))]
+    averaged = config.model == "factorised_encoder" and not config.temporal_layers
+    kept = stages(params, clip[np.newaxis], config=config, names=(*names, "frames") if averaged else tuple(names))
+
+    index = sum(config.classes[:head]) + number
+    gradient = _logit_gradient(kept["features"], params.representation, params.head, index)
+    carried = Carried(gradient, jnp.ones(1), jnp.ones(1))
+    if averaged:
+        carried = _before_pooling(kept["frames"], carried, pooling="mean")
+    found: list[AttentionMaps] = []
+    for stack in reversed(stacks):
+        carried = _before_pooling(kept[f"{stack.name}/norm"], carried, pooling=config.pooling)
+        carried, looks = _down(stack, [kept[f"{stack.name}/{stage}"] for stage in _kept(stack)], carried)
+        found = looks + found
+        if config.class_token:
+            carried = Carried(carried.cotangent[..., 1:, :], carried.rollout[..., 1:], carried.relevance[..., 1:])
+    time, height, width = config.grid
+    rollout, relevance = (np.asarray(row).reshape(time, height * width) for row in carried[1:])
+    return tuple(found), rollout, relevance
+
+
+def _stacks(params: Params, config: Config) -> list[Stack]:
+    time, height, width = config.grid
+    if config.model == "factorised_self_attention":
+        cores = ("temporal", "spatial") if config.order == "time_space" else ("spatial", "temporal")
+    else:
+        cores = (CORES[config.model],)
+    kind = kind_of(config, "float32", "xla")
+    stacks = [Stack("encoder", params.encoder, config.layers, cores, kind, (time, height * width))]
+    if params.temporal_encoder is not None:
+        kind = kind_of(config.temporal, "float32", "xla")
+        layers = config.temporal.layers
+        stacks.append(Stack("temporal_encoder", params.temporal_encoder, layers, ("joint",), kind, (time, 1)))
+    return stacks
+
+
+def _kept(stack: Stack) -> tuple[str, ...]:
+    """The streams: what enters the first layer, what each gives, and the last after its norm."""
+    return ("tokens", *(f"{index}/out" for index in range(stack.layers)), "norm")
+
+
+@jax.jit
+def _logit_gradient(features, representation, head, index) -> jax.Array:
+    """The gradient of one logit in the features [1 c]."""
+    return jax.grad(lambda features: classify(features, representation, head)[1][0, index])(features)
+
+
+@partial(jax.jit, static_argnames="pooling")
+def _before_pooling(tokens: jax.Array, carried: Carried, *, pooling: str) -> Carried:
+    """From what was pooled to the tokens that it was pooled from. tokens: float32[1 ... n c], after the norm.
+
+    How much of each token is in what is pooled is how fast the one grows with the other, as a share of all.
+    """
+    *outer, c = carried.cotangent.shape
+    every = tokens.reshape(*outer, tokens.size // carried.cotangent.size, c)
+    _, pull = jax.vjp(lambda tokens: pool(tokens, pooling), every)
+    share = pull(jnp.ones_like(carried.cotangent))[0].sum(axis=-1)
+    share = share / share.sum(axis=-1, keepdims=True)
+    return Carried(
+        pull(carried.cotangent)[0].reshape(tokens.shape),
+        (carried.rollout[..., jnp.newaxis] * share).reshape(tokens.shape[:-1]),
+        (carried.relevance[..., jnp.newaxis] * share).reshape(tokens.shape[:-1]),
+    )
+
+
+def _down(stack: Stack, streams: list[jax.Array], carried: Carried) -> tuple[Carried, list[AttentionMaps]]:
+    """From an encoder's normed tokens to the tokens that entered it; its attentions in the order of computation."""
+    *inputs, last, _ = streams
+    carried = carried._replace(cotangent=_before_norm(last, stack.params.norm, carried.cotangent, stack.kind.epsilon))
+    found: list[AttentionMaps] = []
+    for index in reversed(range(stack.layers)):
+        one = layer(stack.params.blocks, index)
+        carried, looks = _layer(inputs[index], one, carried, stack.cores, stack.kind, stack.grid)
+        found = [
+            maps(f"{stack.name}/{index}", stage, heads, sums[stage], stack.grid, stack.params.class_token is not None)
+            for core, sums in zip(stack.cores, looks, strict=True)
+            for stage, heads in stages_of(core, stack.kind.heads).items()
+        ] + found
+    return carried, found
+
+
+@partial(jax.jit, static_argnames="epsilon")
+def _before_norm(tokens: jax.Array, norm: LayerNorm, cotangent: jax.Array, epsilon: float) -> jax.Array:
+    return jax.vjp(lambda tokens: layer_norm(tokens, norm, epsilon), tokens)[1](cotangent)[0]
+
+
+@partial(jax.jit, static_argnames=("cores", "kind", "grid"))
+def _layer(
+    tokens: jax.Array,
+    params: Block | FactorisedBlock,
+    carried: Carried,
+    cores: tuple[str, ...],
+    kind: Kind,
+    grid: tuple[int, int],
+) -> tuple[Carried, list[dict[str, Sums]]]:
+    """From what one layer gives to what enters it, tokens; the sums of its attentions in the order of computation."""
+    steps = []
+    for core in cores:
+        norm, projections = _attention(params, core)
+        residual = partial(
+            attention_residual,
+            norm=norm,
+            params=projections,
+            core=core,
+            drops=AttentionDrops(),
+            capture=None,
+            kind=kind,
+            mask=None,
+        )
+        out, pull = jax.vjp(residual, tokens)
+        steps.append((tokens, norm, projections, core, pull))
+        tokens = out
+    _, pull = jax.vjp(lambda y: mlp_residual(y, params.mlp_norm, params.mlp, MlpDrops(), None, kind), tokens)
+    carried = carried._replace(cotangent=pull(carried.cotangent)[0])
+    found: list[dict[str, Sums]] = []
+    for entered, norm, projections, core, pull in reversed(steps):
+        rollout, relevance, sums = look(entered, norm, projections, core, kind, grid, carried)
+        carried = Carried(pull(carried.cotangent)[0], rollout, relevance)
+        found.insert(0, sums)
+    return carried, found
+
+
+def _attention(params: Block | FactorisedBlock, core: str) -> tuple[LayerNorm, Attention]:
+    if isinstance(params, Block):
+        return params.attention_norm, params.attention
+    if core == "temporal":
+        return params.time_norm, params.time_attention
+    return params.space_norm, params.space_attention
