@@ -41,7 +41,9 @@ def relevance(products: Matrices) -> np.ndarray:
     return result
 
 
-def looked_at(stages: Stages, config: Config, compose: Callable[[Matrices], np.ndarray], attentions: Stages):
+def looked_at(
+    stages: Stages, config: Config, compose: Callable[[Matrices], np.ndarray], attentions: Stages
+) -> np.ndarray:
     """The row of what the model pools, in `compose` (rollout or relevance) of its attentions: float[t s].
 
     Model 2 pools twice: the temporal encoder's row over the frames, times each frame's row of the spatial encoder.
@@ -87,18 +89,20 @@ def matrices(attentions: Stages, config: Config, name: str = "encoder") -> list[
     """
     found = []
     for index in range(config.layers):
-        over_all, over_time, over_space = (
-            attentions.get(f"{name}/{index}/{stage}") for stage in ("weights", "time_weights", "space_weights")
-        )
-        if over_all is not None:
-            found.append(over_all)
-        elif config.model == "factorised_encoder":
-            found.append(space_matrix(over_space))
+        start = f"{name}/{index}/"
+        layer = {stage.removeprefix(start): values for stage, values in attentions.items() if stage.startswith(start)}
+        if "weights" in layer:
+            found.append(layer["weights"])
+            continue
+        axes = {"space": space_matrix(layer["space_weights"])}
+        if "time_weights" in layer:
+            axes["time"] = time_matrix(layer["time_weights"])
+        if config.model == "factorised_encoder":
+            found.append(axes["space"])
         elif config.model == "factorised_dot_product":
-            found.append(np.concatenate([time_matrix(over_time), space_matrix(over_space)]))
+            found.append(np.concatenate([axes["time"], axes["space"]]))
         else:
-            both = [time_matrix(over_time), space_matrix(over_space)]
-            found += both if config.order == "time_space" else both[::-1]
+            found += [axes[axis] for axis in config.order.split("_")]
     return found
 
 

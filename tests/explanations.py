@@ -24,18 +24,16 @@ CONFIGS = {
     "model 2, max": replace(TINY, model="factorised_encoder", pooling="max"),
     "model 2, frames averaged": replace(TINY, model="factorised_encoder", temporal_layers=0),
     "model 3, mean, time first": replace(_BLOCKS, model="factorised_self_attention"),
-    "model 3, max, space first": replace(
-        _BLOCKS, model="factorised_self_attention", pooling="max", order="space_time"
-    ),
+    "model 3, max, space first": replace(_BLOCKS, model="factorised_self_attention", pooling="max", order="space_time"),
     "model 4, sum": replace(_BLOCKS, model="factorised_dot_product", pooling="sum"),
 }
 
 
-def captured(params: Any, clip: np.ndarray, config: Any, forward: Any = reference.forward) -> dict[str, np.ndarray]:
+def captured(params: Any, clip: np.ndarray, config: Any) -> dict[str, np.ndarray]:
     """Every stage of one clip, float64, without the batch axis."""
     stages: dict[str, Any] = {}
-    forward(params, clip[np.newaxis], config, capture=stages)
-    return {name: np.asarray(values[0], np.float64) for name, values in stages.items()}
+    reference.forward(params, clip[np.newaxis], config, capture=stages)
+    return _one_clip(stages)
 
 
 def weights_of(stages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -58,17 +56,24 @@ def weighted_gradients(params: Any, clip: np.ndarray, config: Any, index: int) -
     return {name: values[0] for name, values in _parted(slopes[np.newaxis], shapes).items()}
 
 
-def plain_weighted_gradients(params: Any, clip: np.ndarray, config: Any, index: int) -> dict[str, np.ndarray]:
-    """The same by going backwards through the plain formulation in float32."""
+def plain_attentions(params: Any, clip: np.ndarray, config: Any, index: int) -> tuple[dict, dict]:
+    """(every stage, ∇A∘A of one logit) of the plain formulation in float32, going backwards; float64 arrays.
+
+    Its parts are compiled one by one: compiled as a whole, XLA may compute what is pooled by max twice, with other
+    roundings, and then finds no token that is the largest.
+    """
     shapes = {name: values.shape for name, values in weights_of(captured(params, clip, config)).items()}
     ones = {name: np.ones((1, *shape), np.float32) for name, shape in shapes.items()}
 
-    @jax.jit
-    @jax.grad
-    def gradient(multipliers):
-        return plain.forward(params, clip[np.newaxis], config, drops=drops_of(multipliers, config))[0, index]
+    def logit(multipliers):
+        stages: dict[str, Any] = {}
+        drops = drops_of(multipliers, config)
+        return plain.forward(params, clip[np.newaxis], config, drops=drops, capture=stages)[0, index], stages
 
-    return {name: np.asarray(values[0], np.float64) for name, values in gradient(ones).items()}
+    gradients, stages = jax.grad(logit, has_aux=True)(ones)
+    return tuple(
+        {name: np.asarray(values[0], np.float64) for name, values in each.items()} for each in (stages, gradients)
+    )
 
 
 def drops_of(multipliers: dict[str, Any], config: Any) -> Drops:
@@ -103,3 +108,7 @@ def _parted(rows: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, n
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])[:-1]
     parts = zip(shapes.items(), np.split(rows, ends, axis=1), strict=True)
     return {name: part.reshape(len(rows), *shape) for (name, shape), part in parts}
+
+
+def _one_clip(stages: dict[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(values[0], np.float64) for name, values in stages.items()}

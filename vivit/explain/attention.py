@@ -5,6 +5,7 @@ of the weights are sums that can be shown, and what became of two rows of refere
 from what is pooled to the tokens: each is a product of a row and a matrix, [n] by [n n], never one of two matrices.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -53,11 +54,15 @@ def look(
     rollout, relevance, sums = [], [], {}
     for stage, heads in stages_of(core, kind.heads).items():
         over_time = stage == "time_weights"
+        one_head = partial(
+            _one_head,
+            rollout=sequences(carried.rollout, over_time),
+            relevance=sequences(carried.relevance, over_time),
+            grid={"weights": grid, "space_weights": (1, grid[1]), "time_weights": (grid[0], 1)}[stage],
+        )
         of_heads = [by_head(x[..., heads.start : heads.stop, :], over_time) for x in (*parts, out_cotangent)]
-        rows = [sequences(row, over_time) for row in (carried.rollout, carried.relevance)]
-        one = {"weights": grid, "space_weights": (1, grid[1]), "time_weights": (grid[0], 1)}[stage]
-        sums[stage], *seen = jax.lax.map(lambda head, rows=rows, one=one: _one_head(*head, *rows, one), of_heads)
-        for found, row in zip((rollout, relevance), seen, strict=True):
+        sums[stage], *rows = jax.lax.map(one_head, of_heads)
+        for found, row in zip((rollout, relevance), rows, strict=True):
             found.append(sequences(row.sum(axis=0), over_time).reshape(carried.rollout.shape) / kind.heads)
     return (carried.rollout + sum(rollout)) / 2, carried.relevance + sum(relevance), sums
 
@@ -88,8 +93,12 @@ def by_head(x: jax.Array, over_time: bool) -> jax.Array:
     return (x.swapaxes(0, 1) if over_time else x).transpose(2, 0, 1, 3)
 
 
-def _one_head(query, key, value, out_cotangent, rollout, relevance, grid: tuple[int, int]):
-    """(sums, rollout [r n] · A, relevance [r n] · max(∇A∘A, 0)). query, …: [r n d]. grid: of one sequence."""
+def _one_head(head: list[jax.Array], *, rollout: jax.Array, relevance: jax.Array, grid: tuple[int, int]):
+    """(sums, rollout [r n] · A, relevance [r n] · max(∇A∘A, 0)).
+
+    head: query, key, value and the cotangent of out, [r n d]. grid: of one sequence, but for a class token.
+    """
+    query, key, value, out_cotangent = head
     captured: dict[str, jax.Array] = {}
     attend(query, key, value, None, None, captured, "weights")
     weights = captured["weights"]  # [r q k]
