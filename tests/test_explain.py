@@ -15,7 +15,7 @@ from strategies import random_params, seeds, video
 import vivit
 from vivit.explain.attention import stages_of
 from vivit.explain.filters import filters, most_used
-from vivit.explain.relevance import Carried, _layer, _stacks, explained
+from vivit.explain.relevance import Carried, through_layer, stacks_of, explained
 from vivit.reference import relevance as reference
 from vivit.reference.params import convert, shapes
 from vivit.reference.tubelet import embed, pixels
@@ -147,13 +147,13 @@ def test_a_clip_of_another_size_is_refused():
         explained(random_params(TINY), np.zeros((5, 15, 7, 3), np.float32), TINY, head=0, number=0)
 
 
-def test_a_layer_of_the_largest_model_never_holds_the_weights_of_all_heads():
+def test_a_layer_of_vivit_b_never_holds_the_weights_of_all_heads():
     config = vivit.named("vivit-b/16x2")
     params = convert(shapes(config), lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32))
-    (stack,) = _stacks(params, config)
+    (stack,) = stacks_of(params, config)
     one = convert(stack.params.blocks, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32))
     tokens, row = (jax.ShapeDtypeStruct((1, 3137, *shape), np.float32) for shape in ((768,), ()))
-    lowered = _layer.lower(tokens, one, Carried(tokens, row, row), stack.cores, stack.kind, stack.grid)
+    lowered = through_layer.lower(tokens, one, Carried(tokens, row, row), stack.cores, stack.kind, stack.grid)
     weights = config.heads * 3137**2 * 4  # bytes
     assert lowered.compile().memory_analysis().temp_size_in_bytes < weights
 

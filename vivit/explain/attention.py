@@ -28,9 +28,9 @@ class Carried(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """One attention's weights, head by head; [1 t] tokens in a sequence where it is over time, [1 s] within frames."""
+    """The weights of one attention, head by head, in each of the r sequences whose n tokens attend to one another."""
 
-    seen: jax.Array  # float32[h r n]: what the pooled query of each sequence r sees of each token but the class token
+    seen: jax.Array  # float32[h r n]: from the class token's query, or the mean of all, to each token but that one
     times: jax.Array  # float32[h r t t]: from the queries of a time index (mean) to the keys of one (sum)
 
 

@@ -53,14 +53,15 @@ def explained(
         raise ValueError(f"head is {head}: the model has {len(config.classes)} heads, numbered from 0")
     if not 0 <= number < config.classes[head]:
         raise ValueError(f"number is {number}: head {head} has {config.classes[head]} classes, numbered from 0")
-    stacks = _stacks(params, config)
+    stacks = stacks_of(params, config)
     names = ["features", *(f"{stack.name}/{stage}" for stack in stacks for stage in _kept(stack))]
     averaged = config.model == "factorised_encoder" and not config.temporal_layers
     kept = stages(params, clip[np.newaxis], config=config, names=(*names, "frames") if averaged else tuple(names))
 
     index = sum(config.classes[:head]) + number
     gradient = _logit_gradient(kept["features"], params.representation, params.head, index)
-    carried = Carried(gradient, jnp.ones(1), jnp.ones(1))
+    one = jnp.ones(1, jnp.float32)
+    carried = Carried(gradient, one, one)
     if averaged:
         carried = _before_pooling(kept["frames"], carried, pooling="mean")
     found: list[AttentionMaps] = []
@@ -75,7 +76,8 @@ def explained(
     return tuple(found), rollout, relevance
 
 
-def _stacks(params: Params, config: Config) -> list[Stack]:
+def stacks_of(params: Params, config: Config) -> list[Stack]:
+    """The encoders of a model, in the order of computation."""
     time, height, width = config.grid
     if config.model == "factorised_self_attention":
         cores = ("temporal", "spatial") if config.order == "time_space" else ("spatial", "temporal")
@@ -126,7 +128,7 @@ def _down(stack: Stack, streams: list[jax.Array], carried: Carried) -> tuple[Car
     found: list[AttentionMaps] = []
     for index in reversed(range(stack.layers)):
         one = layer(stack.params.blocks, index)
-        carried, looks = _layer(inputs[index], one, carried, stack.cores, stack.kind, stack.grid)
+        carried, looks = through_layer(inputs[index], one, carried, stack.cores, stack.kind, stack.grid)
         found = [
             maps(f"{stack.name}/{index}", stage, heads, sums[stage], stack.grid, stack.params.class_token is not None)
             for core, sums in zip(stack.cores, looks, strict=True)
@@ -141,7 +143,7 @@ def _before_norm(tokens: jax.Array, norm: LayerNorm, cotangent: jax.Array, epsil
 
 
 @partial(jax.jit, static_argnames=("cores", "kind", "grid"))
-def _layer(
+def through_layer(
     tokens: jax.Array,
     params: Block | FactorisedBlock,
     carried: Carried,
