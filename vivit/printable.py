@@ -2,5 +2,5 @@
 
 
 def printable(text: str) -> str:
-    """What is no printable character, such as control codes and lone surrogates, becomes a question mark in a diamond."""
+    """What is not printable, such as control codes and lone surrogates, becomes a question mark in a diamond."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)

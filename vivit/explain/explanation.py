@@ -62,8 +62,9 @@ class Explanation:
     scores: for each head the best classes of the whole video, over all views. views: each view's own.
     attention: every attention of every layer, in the order of computation. rollout: float32[t s], attention rollout
     from what is pooled to the tokens, sums to 1 at most. relevance: float32[t s], gradient-weighted, of the target.
-    filters: float32[c t h w 3], the tubelet kernel a filter each; filters_shown: int[m], the most used of them.
-    parameters, multiply_adds: of the model, for one clip. unit: of the stamps; those of an array are its frames' numbers.
+    filters: float32[c t h w 3], the tubelet kernel, a filter each.
+    parameters, multiply_adds: of the model, for one clip.
+    unit: of the stamps, "s"; "frame" for an array, whose stamps are the numbers of its frames.
     """
 
     name: str

@@ -43,13 +43,12 @@ def page(explanation: Explanation) -> str:
         labels="\n".join(_labels(number, head, len(one.scores)) for number, head in enumerate(one.scores)),
         pictured=f"View {one.view} of the table below is pictured: the clip that the model saw, and what it looked at.",
         target=_text(one.target.label),
-        view_columns=_cells(
-            ["View", "Seconds", "Crop", *(_head_name(n, one) for n in range(len(one.scores)))], "th", "col"
-        ),
+        view_columns="".join(f'<th scope="col">{name}</th>' for name in _view_columns(one)),
         view_rows="\n".join(_view_rows(one)),
         filters=png_url(filter_picture(one.filters[shown])),
         filters_note=f"What the embedding looks for: the {len(shown)} filters of the largest norm, of "
-        f"{len(one.filters)}. Each is {kernel} (time, height, width), its times side by side, on its own scale; grey is 0.",
+        f"{len(one.filters)}. Each is {kernel} (time, height, width), its "
+        f"times side by side, on a scale of its own; grey is 0.",
         filters_alt=f"{len(shown)} tubelet filters of {kernel} pixels as small pictures",
         figures=_rows(_figures(one)),
         config=_rows(asdict(one.config)),
@@ -144,8 +143,8 @@ def _labels(number: int, head: Sequence[Score], heads: int) -> str:
     rows = []
     for label, probability in head:
         meter = f'<meter min="0" max="1" value="{probability:.4f}" aria-label="{_text(label)}"></meter>'
-        number = f'<td class="number">{_percent(probability)}</td>'
-        rows.append(f'<tr><th scope="row">{_text(label)}</th>{number}<td>{meter}</td></tr>')
+        figure = f'<td class="number">{_percent(probability)}</td>'
+        rows.append(f'<tr><th scope="row">{_text(label)}</th>{figure}<td>{meter}</td></tr>')
     return f'<table class="labels"><caption>{caption}</caption><tbody>\n' + "\n".join(rows) + "\n</tbody></table>"
 
 
