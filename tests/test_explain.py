@@ -15,7 +15,7 @@ from strategies import random_params, seeds, video
 import vivit
 from vivit.explain.attention import stages_of
 from vivit.explain.filters import filters, most_used
-from vivit.explain.relevance import Carried, through_layer, stacks_of, explained
+from vivit.explain.relevance import Carried, explained, stacks_of, through_layer
 from vivit.reference import relevance as reference
 from vivit.reference.params import convert, shapes
 from vivit.reference.tubelet import embed, pixels
