@@ -75,7 +75,7 @@ def explain(
         target=Target(head, number, labels[head][number], float(mean)),
         attention=attention,
         rollout=rollout,
-        relevance=relevance,
+        relevance=relevance - relevance.min(),
         filters=filters(model.params),
         config=model.config,
         preprocessing=model.preprocessing,

@@ -24,7 +24,7 @@ from vivit.reference.config import Config
 from vivit.reference.tubelet import frame_indices
 
 GAP = 2  # pixels between filters
-ACROSS = 48  # pictures of filters side by side at most
+ACROSS = 16  # pictures of filters side by side at most
 
 
 def page(explanation: Explanation) -> str:
