@@ -68,6 +68,23 @@ def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
     assert_as_accurate(np.array(actual), np.array(plain_slopes), np.array(slopes), dtype)
 
 
+@pytest.mark.parametrize("model", MODELS[2:])
+def test_the_largest_token_is_found_again_by_the_gradient_of_a_step_that_is_compiled_as_a_whole(model):
+    config = small(model, layers=2, pooling="max")
+    gradient = jax.jit(jax.grad(lambda params, clips: vivit.forward(params, clips, config)[0, 4]))
+    step = 1e-6
+    for seed in range(10):
+        params, clips = random_params(config, seed), video(config, seed, 1)
+        leaf = np.float64(params.embedding.kernel)
+        direction = np.random.default_rng(seed).standard_normal(leaf.shape) / np.sqrt(leaf.size)
+        ends = [
+            reference.forward(replaced(params, "embedding/kernel", leaf + size * direction), clips, config)[0, 4]
+            for size in (step, -step)
+        ]
+        found = np.float64(gradient(on_device(params), clips).embedding.kernel)
+        assert abs((found * direction).sum() - (ends[0] - ends[1]) / (2 * step)) < 1e-4 * np.linalg.norm(found)
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("sampled", [False, True])
 def test_padded_clips_are_as_accurate_and_padding_is_never_read(model, sampled):

@@ -47,6 +47,9 @@ def pool(tokens: jax.Array, pooling: str, mask: jax.Array | None = None) -> jax.
     """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True where one counts. Returns [... c]."""
     if pooling in FIRST:
         return tokens[..., 0, :]
+    if pooling == "max":
+        # the gradient looks for the tokens that equal the largest: XLA must not compute them anew, rounded otherwise
+        tokens = jax.lax.optimization_barrier(tokens)
     if mask is None:
         return {"mean": jnp.mean, "max": jnp.max, "sum": jnp.sum}[pooling](tokens, axis=-2)
     keep = mask[..., jnp.newaxis]

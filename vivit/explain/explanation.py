@@ -61,8 +61,8 @@ class Explanation:
     that the model saw; stamps: float64[f], their seconds in the video. view: the number of the view that is pictured.
     scores: for each head the best classes of the whole video, over all views. views: each view's own.
     attention: every attention of every layer, in the order of computation. rollout: float32[t s], attention rollout
-    from what is pooled to the tokens, sums to 1 at most. relevance: float32[t s], gradient-weighted, of the target, less
-    the smallest, which every token has where the model pools by a mean.
+    from what is pooled to the tokens, sums to 1 at most. relevance: float32[t s], gradient-weighted, of the target,
+    less the smallest, which every token has where the model pools by a mean.
     filters: float32[c t h w 3], the tubelet kernel, a filter each.
     parameters, multiply_adds: of the model, for one clip.
     unit: of the stamps, "s"; "frame" for an array, whose stamps are the numbers of its frames.
