@@ -3,6 +3,7 @@
 import importlib.metadata
 import struct
 from functools import partial
+from itertools import islice
 
 import av
 import numpy as np
@@ -118,11 +119,48 @@ def test_a_real_video_with_one_keyframe_is_read_to_its_end(demo_path):
     assert np.array_equal(read_frames(path, [131])[0], decoded[131].to_ndarray(format="rgb24"))
 
 
-def test_pictures_are_scaled_while_they_are_converted(awkward):
+def triangles(size, length, shift=0.0):
+    """float64[length size]: a new sample is the old ones' mean under a triangle about its place; edges go on outside."""
+    reach = max(1, size / length)
+    outside = int(reach) + 2
+    places = np.arange(-outside, size + outside)
+    middles = (np.arange(length)[:, None] + 0.5) * size / length - 0.5 + shift
+    weights = np.maximum(0, 1 - abs(places - middles) / reach)
+    weights = weights @ (np.clip(places, 0, size - 1)[:, None] == np.arange(size))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def scaled_by_definition(frame, height, width):
+    """float64[height width 3]: luma and chroma of a 4:2:0 frame scaled, then ITU-R BT.601 from the video range."""
+    planes = [
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in frame.planes
+    ]
+    # chroma stands on the left of the two pixels that it is of: a quarter of its own pixel from their middle
+    luma, blue, red = (
+        triangles(plane.shape[0], height) @ plane @ triangles(plane.shape[1], width, shift).T
+        for plane, shift in zip(planes, (0, 0.25, 0.25), strict=True)
+    )
+    luma, blue, red = 255 / 219 * (luma - 16), 255 / 224 * (blue - 128), 255 / 224 * (red - 128)
+    green = luma - (0.114 * 1.772 * blue + 0.299 * 1.402 * red) / 0.587
+    return np.clip(np.stack([luma + 1.402 * red, green, luma + 1.772 * blue], axis=-1), 0, 255)
+
+
+@pytest.mark.parametrize(("height", "width"), [(128, 301), (112, 264), (408, 960), (272, 320)])
+def test_scaling_is_a_triangle_filter_in_full_color_resolution_at_even_and_odd_widths(demo_path, height, width):
+    taken = read_frames(demo_path, [40], fit=partial(cover, tall=height, wide=width, resize=(height, width)))[0]
+    with av.open(str(demo_path)) as container:
+        frame = next(islice(container.decode(video=0), 40, None))
+    assert frame.format.name == "yuv420p"
+    error = abs(taken - scaled_by_definition(frame, height, width))
+    assert error.max() <= 0.5 + 0.5  # rounded to whole levels, and half a level for arithmetic in fixed point
+
+
+def test_pictures_are_scaled_and_cut_before_they_are_turned(awkward):
     path, _, _ = awkward("turned_90")
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
-        scaled = frame.to_ndarray(format="rgb24", width=96, height=72, interpolation="BILINEAR")
+        scaled = frame.reformat(96, 72, "gbrp", interpolation="BILINEAR").to_ndarray()
     taken = read_frames(path, [0], fit=partial(cover, tall=96, wide=50))
     assert np.array_equal(taken[0], np.rot90(scaled)[:, 11:61])
 

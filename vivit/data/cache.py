@@ -20,7 +20,7 @@ import numpy as np
 from vivit.data.pictures import Placement
 from vivit.data.probing import Video
 
-FORMAT = 1  # part of every key: entries of another layout are never read
+FORMAT = 2  # part of every key: entries of another layout, or scaled in another way, are never read
 SUFFIX, PARTIAL = ".frames", ".partial"  # whole, and being written or left behind by a process that ended
 _SIZES = struct.Struct("<III")  # frames, height, width
 _SUM = struct.Struct("<I")

@@ -17,7 +17,7 @@ from vivit.data.pictures import Fit
 from vivit.data.probing import Video, probe
 from vivit.data.sampling import Clip, Sampling, even_clips, random_clip, segment
 from vivit.data.sources import Example
-from vivit.data.views import cover, crops, shorter_side
+from vivit.data.views import corners, cover, shorter_side
 
 VIDEOS_REMEMBERED = 4096
 
@@ -31,6 +31,8 @@ class Pixels:
     shorter_side: pictures are scaled to it before anything else; None: until they cover height x width; what no crop
     of an evaluation needs is cut off. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
     width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: what a file may ask.
+    decoder_threads: of one video; 0: as many as there are cores. More than one help where few videos are decoded at
+    once; what a damaged stream yields then depends on their timing, so that training and evaluation keep to one.
     Raises ValueError, naming the field and the requirement.
     """
 
@@ -41,11 +43,14 @@ class Pixels:
     transform: Transform | None = None
     cache: Cache | None = None
     limits: Limits = field(default_factory=Limits)
+    decoder_threads: int = 1
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a positive integer")
+        if type(self.decoder_threads) is not int or self.decoder_threads < 0:
+            raise ValueError(f"decoder_threads is {self.decoder_threads!r}: it must be a number of threads, 0 for all")
         if self.shorter_side is not None and self.shorter_side < min(self.height, self.width):
             raise ValueError(f"shorter_side is {self.shorter_side}: it must be at least {min(self.height, self.width)}")
 
@@ -81,7 +86,7 @@ def training_clip(pixels: Pixels, example: Example, generator: np.random.Generat
         if frames.dtype != np.uint8 or frames.ndim != 4 or len(frames) != len(clip.indices) or frames.shape[3] != 3:
             shape = f"{frames.dtype}{list(frames.shape)}"
             raise ValueError(f"the transform returns {shape}: it must be uint8[{len(clip.indices)} height width 3]")
-    return _cut(pixels, [frames], [clip], 1, example.path)
+    return _cut(pixels, frames, np.arange(len(frames))[np.newaxis], [clip], 1, example.path)
 
 
 def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int) -> Clips:
@@ -97,14 +102,14 @@ def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
     rows = places.reshape(views, len(clips[0].indices))
-    return _cut(pixels, [frames[row] for row in rows], clips, spatial, example.path)
+    return _cut(pixels, frames, rows, clips, spatial, example.path)
 
 
 _probed = lru_cache(VIDEOS_REMEMBERED)(probe)
 
 
 def _found(pixels: Pixels, example: Example) -> tuple[Video, tuple[int, int]]:
-    video = _probed(example.path, limits=pixels.limits, threads=1)
+    video = _probed(example.path, limits=pixels.limits, threads=pixels.decoder_threads)
     return video, segment(video.stamps, example.start, example.end)
 
 
@@ -113,17 +118,25 @@ def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarra
     fit: Fit = partial(cover, tall=pixels.height, wide=pixels.width, whole=whole)
     if pixels.shorter_side is not None:
         fit = partial(shorter_side, length=pixels.shorter_side)
-    # one thread a decoder: clips are decoded side by side, and what a damaged stream yields cannot depend on timing
-    decode = partial(read_frames, video, fit=fit, limits=pixels.limits, threads=1)
+    decode = partial(read_frames, video, fit=fit, limits=pixels.limits, threads=pixels.decoder_threads)
     if pixels.cache is None:
         return decode(wanted)
     return cached_frames(pixels.cache, video, stored, wanted, fit(video.height, video.width), decode)
 
 
-def _cut(pixels: Pixels, frames: Sequence[np.ndarray], clips: Sequence[Clip], spatial: int, path: str) -> Clips:
+def _cut(pixels: Pixels, frames: np.ndarray, rows: np.ndarray, clips: Sequence[Clip], spatial: int, path: str) -> Clips:
+    """rows: int[views n], which of the frames each view is made of. Every pixel is copied once."""
+    _, tall, wide, _ = frames.shape
+    height, width = pixels.height, pixels.width
     try:
-        windows = [crops(each, spatial, height=pixels.height, width=pixels.width) for each in frames]
+        places = corners(tall, wide, spatial, height=height, width=width)
     except ValueError as error:
         raise BrokenVideoError(path, str(error)) from None
+    views, length = rows.shape
+    video = np.empty((views, spatial, length, height, width, 3), np.uint8)
+    for view, row in zip(video, rows.tolist(), strict=True):
+        for window, (top, left) in zip(view, places, strict=True):
+            for picture, index in zip(window, row, strict=True):
+                picture[:] = frames[index, top : top + height, left : left + width]
     valid = np.repeat(np.array([clip.valid for clip in clips], np.int32), spatial)
-    return Clips(np.concatenate(windows), valid)
+    return Clips(video.reshape(views * spatial, length, height, width, 3), valid)

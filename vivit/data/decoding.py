@@ -11,10 +11,10 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
+from vivit.data.converting import convert
 from vivit.data.opening import FAILURES, Limits, Opened, frames, opened, packets
-from vivit.data.pictures import Fit, rgb, upright_size
+from vivit.data.pictures import Fit, upright_size
 from vivit.data.probing import Table, Video, stamp_table
 from vivit.data.views import as_stored
 
@@ -39,12 +39,13 @@ def read_frames(
     *,
     fit: Fit | None = None,
     limits: Limits | None = None,
-    threads: int = 0,
+    threads: int = 1,
 ) -> np.ndarray:
     """The frames of these numbers, in this order, as uint8[f height width 3].
 
     indices: int[f], from 0, in any order, repeated or not. fit: how a picture is scaled and cut, from the upright size
-    of the first frame taken; all are brought to that size. None: as stored. threads: of the decoder, 0: all cores.
+    of the first frame taken; all are brought to that size. None: as stored. threads: of the decoder, 0: all cores; the
+    pictures are scaled in as many others.
     Raises ShortVideoError if the file has too few frames, ValueError if it cannot be read or indices make no sense;
     one line that names the file.
     """
@@ -57,12 +58,10 @@ def read_frames(
     first = next(coming)
     placement = (fit or as_stored)(*upright_size(first[1]))
     pictures = np.empty((len(wanted), placement.tall, placement.wide, 3), np.uint8)
-    reformatter = VideoReformatter()
-    for row, frame in chain([first], coming):
-        try:
-            pictures[row] = rgb(frame, placement, reformatter)
-        except FAILURES as error:
-            raise ValueError(f"{path} has a picture that cannot be converted: {error}") from None
+    try:
+        convert(chain([first], coming), pictures, placement, threads=threads)
+    except FAILURES as error:
+        raise ValueError(f"{path} has a picture that cannot be converted: {error}") from None
     return pictures if np.array_equal(order, np.arange(len(wanted))) else pictures[order]
 
 

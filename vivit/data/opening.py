@@ -1,6 +1,7 @@
 """Opening a video file: its best video stream, limits on what it may claim, one-line errors, frame after frame.
 
-Everything that can go wrong inside FFmpeg becomes a ValueError here. Which frames are wanted is decoding.py's question.
+Everything that can go wrong inside FFmpeg becomes a ValueError here. Nothing but the named file itself is ever read:
+playlists, which name other files or addresses, are refused. Which frames are wanted is decoding.py's question.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,21 @@ from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 # what PyAV raises beside its own errors where a file lies about itself
 FAILURES = (FFmpegError, IndexError, OverflowError, UnicodeDecodeError, ZeroDivisionError)
+
+# the kinds of files that are opened, by FFmpeg's names: each is read from its own bytes alone. Playlists (hls, dash,
+# concat, sdp, …) and picture series lead to other files; FFmpeg takes any text for a video of a terminal
+_VIDEO_KINDS = (
+    "3g2,3gp,apng,asf,av1,avi,avs2,avs3,bink,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,h264,hevc,"
+    "ivf,kux,live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,pva,rm,roq,smk,"
+    "swf,ty,vc1,vc1test,vvc,webm,webp_anim,wtv,yuv4mpegpipe"
+)
+_SOUND_KINDS = "aac,ac3,aiff,amr,au,flac,mp3,w64,wav"  # opened only to say that there is no picture in them
+_CONFINED = {"format_whitelist": f"{_VIDEO_KINDS},{_SOUND_KINDS}", "protocol_whitelist": "file"}
 
 # a title in another encoding is no reason to refuse a video; PyAV 19 knows that without being told
 _LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
@@ -44,20 +55,18 @@ class Opened(NamedTuple):
 
 
 @contextmanager
-def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 0) -> Iterator[Opened]:
+def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 1) -> Iterator[Opened]:
     """Opens the best video stream of a file; cover pictures are none.
 
     threads: of the decoder; 0: as many as there are cores.
     Raises ValueError, in one line that names the file, if it is no file, no video, has no video stream or pictures
-    beyond the limits; FFmpeg's errors inside the block become such errors too.
+    beyond the limits, or if it is a playlist; FFmpeg's errors inside the block become such errors too.
     """
     limits = limits or Limits()
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is not a file: it must be a video")
     # decoders count the margins that they add; what is beyond the limit itself is refused by _check_size
     options = {"max_pixels": str(2 * limits.pixels + 65_536)}
     try:
-        with av.open(str(path), options=options, **_LENIENT) as container:
+        with _container(path, options) as container:
             stream = container.streams.best("video")
             if not isinstance(stream, av.VideoStream) or Disposition.attached_pic in stream.disposition:
                 raise ValueError(f"{path} has no video stream: it must be a video")
@@ -72,6 +81,21 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 0) 
             yield Opened(str(path), container, stream, limits)
     except FAILURES as error:
         raise unreadable(path, error) from None
+
+
+def _container(path: str | Path, options: dict[str, str]) -> InputContainer:
+    try:
+        if not Path(path).is_file():  # folders, and what could be read for ever: pipes, devices
+            raise ValueError(f"{path} is not a file: it must be a video")
+    except OSError as error:
+        raise unreadable(path, error) from None
+    try:
+        # the prefix keeps FFmpeg from taking the name for an address, such as http:… or concat:…
+        return av.open(f"file:{path}", options={**options, **_CONFINED}, **_LENIENT)
+    except ArgumentError:  # what FFmpeg says of a kind that is not listed
+        raise ValueError(
+            f"{path} cannot be read as a video: it is a playlist, a picture, damaged, or of a kind that is not opened"
+        ) from None
 
 
 def packets(file: Opened) -> Iterator[av.Packet]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 
 
@@ -50,22 +51,31 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if turn_of(frame).transposed else (frame.height, frame.width)
 
 
-def rgb(frame: av.VideoFrame, placement: Placement, reformatter: VideoReformatter) -> np.ndarray:
-    """uint8[tall wide 3]: a view of the converted frame, upright.
+def fill(picture: np.ndarray, frame: av.VideoFrame, placement: Placement, reformatter: VideoReformatter) -> None:
+    """Fills uint8[tall wide 3] with the converted frame, upright. Aspect ratios of pixels are ignored.
 
-    reformatter: one for all frames of a video; it keeps the tables of the scaling.
+    Scaling weighs with a triangle that is as wide as a pixel of the result. reformatter: one for all frames of a video
+    (but for one thread only); it keeps the tables of the scaling.
     """
-    height, width, top, left, tall, wide = placement
+    height, width = placement.height, placement.width
     turn = turn_of(frame)
     across, down = (height, width) if turn.transposed else (width, height)
-    scaled = reformatter.reformat(frame, across, down, "rgb24", interpolation="BILINEAR", threads=1)
-    plane = scaled.planes[0]
-    pixels = (
-        np.frombuffer(memoryview(plane), np.uint8)
-        .reshape(down, plane.line_size)[:, : across * 3]
-        .reshape(down, across, 3)
-    )
+    # scaled to packed pixels, colors would be at half the resolution where the width is even, and take longer
+    kind = "rgb24" if (across, down) == (frame.width, frame.height) else "gbrp"
+    scaled = reformatter.reformat(frame, across, down, kind, interpolation="BILINEAR", threads=1)
+    if kind == "rgb24":
+        picture[:] = _window(scaled.planes[0], across, down, 3, turn, placement)
+        return
+    for plane, color in zip(scaled.planes, (1, 2, 0), strict=True):
+        picture[..., color] = _window(plane, across, down, 1, turn, placement)[..., 0]
+
+
+def _window(plane: VideoPlane, across: int, down: int, colors: int, turn: Turn, placement: Placement) -> np.ndarray:
+    """uint8[tall wide colors]: what is kept of a plane, a view."""
+    stored = np.frombuffer(memoryview(plane), np.uint8).reshape(down, plane.line_size)
+    pixels = stored[:, : across * colors].reshape(down, across, colors)
     if turn.transposed:
         pixels = pixels.transpose(1, 0, 2)
     pixels = pixels[:: -1 if turn.flip_rows else 1, :: -1 if turn.flip_columns else 1]
-    return pixels[top : top + tall, left : left + wide]
+    top, left = placement.top, placement.left
+    return pixels[top : top + placement.tall, left : left + placement.wide]

@@ -4,10 +4,12 @@ Declared lengths are never trusted. Frames are counted by demuxing alone where o
 file is decoded once from start to end.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
 
 from vivit.data.opening import Limits, Opened, frames, opened, packets
@@ -46,36 +48,30 @@ class Video:
     table: Table | None
 
 
-def probe(path: str | Path, *, limits: Limits | None = None, threads: int = 0) -> Video:
+def probe(path: str | Path, *, limits: Limits | None = None, threads: int = 1) -> Video:
     """Counts and times the frames of a file, without decoding more than one of them if its stamps allow that.
 
-    Raises ValueError, in one line that names the file, if it cannot be read as a video or has no frame.
+    threads: of the decoder, 0: all cores. Raises ValueError, in one line that names the file, if it cannot be read as
+    a video or has no frame.
     """
     with opened(path, limits=limits, threads=threads) as file:
-        table = stamp_table(file)
+        shown: list[av.VideoFrame] = []
+        table = stamp_table(file, first=shown)
+        if table is not None and shown and shown[0].pts == table.ticks[0]:
+            return _video(file, shown[0], table.ticks, table)
     with opened(path, limits=limits, threads=threads) as file:
-        ticks: list[int | None] = []
-        size = (0, 0)
-        for frame in frames(file):
-            if not ticks:
-                size = upright_size(frame)
-                if table is not None and frame.pts != table.ticks[0]:
-                    table = None
-            ticks.append(frame.pts)
-            if table is not None:
-                break
-        if not ticks:
+        coming = frames(file)
+        first = next(coming, None)
+        if first is None:
             raise ValueError(f"{path} has 0 frames: it must have at least one")
-        stamps = _stamps(file, ticks if table is None else table.ticks.tolist())
-        rate = (len(stamps) - 1) / float(stamps[-1]) if len(stamps) > 1 else _declared_rate(file)
-    height, width = size
-    return Video(path=str(path), stamps=stamps, height=height, width=width, rate=rate, table=table)
+        return _video(file, first, [first.pts, *(frame.pts for frame in coming)], None)
 
 
-def stamp_table(file: Opened, last: int | None = None) -> Table | None:
-    """One pass over the packets of a file that was just opened, decoding none.
+def stamp_table(file: Opened, last: int | None = None, first: list[av.VideoFrame] | None = None) -> Table | None:
+    """One pass over the packets of a file that was just opened.
 
-    last: stop where nothing that follows can be shown before this frame; None: read to the end.
+    last: stop where nothing that follows can be shown before this frame; None: read to the end. first: receives the
+    first frame, the only one that is decoded; None: none is.
     Returns None where stamps do not tell which frame is which: then only decoding from the start does.
     """
     if UNSTAMPED & set(file.container.format.name.split(",")):
@@ -86,19 +82,24 @@ def stamp_table(file: Opened, last: int | None = None) -> Table | None:
     keys: list[int] = []
     previous_key = dropped = 0
     for count, packet in enumerate(packets(file)):
-        if packet.pts is None or packet.is_corrupt or (count == 0 and not packet.is_keyframe):
+        tick, is_key = packet.pts, packet.is_keyframe
+        if tick is None or packet.is_corrupt or (count == 0 and not is_key):
             return None
-        if packet.is_keyframe:
+        if is_key:
             # whatever is shown before a keyframe is stored before the next one
             if last is not None and previous_key > last:
                 break
             previous_key = count - dropped
+        if first is not None and not first:
+            first += file.stream.decode(packet)[:1]
         if packet.is_discard:
             dropped += 1
             continue
-        if packet.is_keyframe:
-            keys.append(packet.pts)
-        ticks.append(packet.pts)
+        if is_key:
+            keys.append(tick)
+        ticks.append(tick)
+    if first is not None and not first:
+        first += file.stream.decode(None)[:1]
     # a first keyframe that is not shown first has pictures before it that cannot be decoded
     if not ticks or (not dropped and ticks[0] != min(ticks)) or len(set(ticks)) < len(ticks):
         return None
@@ -106,12 +107,18 @@ def stamp_table(file: Opened, last: int | None = None) -> Table | None:
     return Table(shown, np.searchsorted(shown, np.sort(np.array(keys, np.int64))))
 
 
-def _stamps(file: Opened, ticks: list[int | None]) -> np.ndarray:
+def _video(file: Opened, first: av.VideoFrame, ticks: Sequence[int | None] | np.ndarray, table: Table | None) -> Video:
+    stamps = _stamps(file, ticks)
+    rate = (len(stamps) - 1) / float(stamps[-1]) if len(stamps) > 1 else _declared_rate(file)
+    height, width = upright_size(first)
+    return Video(path=file.path, stamps=stamps, height=height, width=width, rate=rate, table=table)
+
+
+def _stamps(file: Opened, ticks: Sequence[int | None] | np.ndarray) -> np.ndarray:
     """float64[n]: seconds since the first frame; counted at the declared rate where stamps are missing or fall back."""
     base = file.stream.time_base
-    known = [tick for tick in ticks if tick is not None]
-    if base and len(known) == len(ticks):
-        stamps = np.array(known, np.float64)
+    stamps = np.array(ticks, np.float64)  # not a number where there is no stamp
+    if base and not np.isnan(stamps).any():
         stamps = (stamps - stamps[0]) * float(base)
         if (np.diff(stamps) > 0).all():
             return stamps

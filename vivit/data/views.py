@@ -33,21 +33,17 @@ def shorter_side(height: int, width: int, *, length: int) -> Placement:
     return as_stored(max(length, round(height * scale)), max(length, round(width * scale)))
 
 
-def crops(clip: np.ndarray, count: int, *, height: int, width: int) -> np.ndarray:
-    """`count` windows of height x width spread evenly along the longer side, from end to end; one is the centre.
+def corners(tall: int, wide: int, count: int, *, height: int, width: int) -> list[tuple[int, int]]:
+    """(top, left) of `count` windows of height x width in a picture of tall x wide.
 
-    clip: uint8[frames tall wide 3]. Returns uint8[count frames height width 3].
-    Raises ValueError if the pictures are smaller than the windows.
+    They are spread evenly along the longer side, from end to end; one is the centre.
+    Raises ValueError if the picture is smaller than the windows.
     Source: Arnab et al. 2021, section 4.1, three spatial crops of each temporal view.
     """
-    tall, wide = clip.shape[1:3]
     if tall < height or wide < width:
         raise ValueError(f"pictures are {wide}x{tall}: they must be at least {width}x{height} to be cut")
     spread = [0.5] if count == 1 else np.linspace(0, 1, count).tolist()
-    along_rows = tall - height > wide - width
-    windows = []
-    for part in spread:
-        top = int((tall - height) * (part if along_rows else 0.5))
-        left = int((wide - width) * (0.5 if along_rows else part))
-        windows.append(clip[:, top : top + height, left : left + width])
-    return np.stack(windows)
+    down, along = tall - height, wide - width
+    if down > along:
+        return [(int(down * part), int(along * 0.5)) for part in spread]
+    return [(int(down * 0.5), int(along * part)) for part in spread]
