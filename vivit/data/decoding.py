@@ -19,6 +19,8 @@ from vivit.data.probing import Table, Video, stamp_table
 from vivit.data.views import as_stored
 
 SEEK_OVER = 32  # frames that are rather decoded than jumped over
+# decoders that know which frames no other refers to (hevc's may be referred to from other layers)
+SPARING = {"h264"}
 
 
 class ShortVideoError(ValueError):
@@ -103,13 +105,13 @@ def _by_counting(file: Opened, wanted: list[int]) -> Iterator[tuple[int, av.Vide
 
 
 def _by_keyframes(file: Opened, table: Table, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-    coming = _checked(file, table, 0, packets(file))
+    coming = _checked(file, table, 0, packets(file), wanted)
     position = 0  # of the next frame that `coming` yields
     for row, target in enumerate(wanted):
         before = np.searchsorted(table.keys, target, side="right") - 1
         key = int(table.keys[before]) if before >= 0 else 0
         if key > position + SEEK_OVER:
-            coming = _from_keyframe(file, table, key)
+            coming = _from_keyframe(file, table, key, wanted)
         for index, frame in coming:
             position = index + 1
             if index == target:
@@ -119,7 +121,7 @@ def _by_keyframes(file: Opened, table: Table, wanted: list[int]) -> Iterator[tup
             raise _MisledError
 
 
-def _from_keyframe(file: Opened, table: Table, key: int) -> Iterator[tuple[int, av.VideoFrame]]:
+def _from_keyframe(file: Opened, table: Table, key: int, wanted: list[int]) -> Iterator[tuple[int, av.VideoFrame]]:
     """Frames with their numbers, from this keyframe or one before it."""
     try:
         file.container.seek(int(table.ticks[key]), stream=file.stream)
@@ -130,19 +132,25 @@ def _from_keyframe(file: Opened, table: Table, key: int) -> Iterator[tuple[int, 
     landed = int(np.searchsorted(table.ticks, first.pts)) if first.pts is not None else len(table.ticks)
     if not first.is_keyframe or landed > key or table.ticks[landed] != first.pts:
         raise _MisledError
-    return _checked(file, table, landed, chain([first], coming))
+    return _checked(file, table, landed, chain([first], coming), wanted)
 
 
 def _checked(
-    file: Opened, table: Table, position: int, coming: Iterator[av.Packet]
+    file: Opened, table: Table, position: int, coming: Iterator[av.Packet], wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decodes; every frame must carry the stamp that the table has for it."""
-    start = table.ticks[position]
+    """Decodes; every frame must carry the stamp that the table has for it. Some that are not wanted may be left out."""
+    ticks = table.ticks
+    start = ticks[position]
+    # the first two are always decoded: where packets are fields, two to a frame, the second stamp gives it away
+    needed = {*ticks[position : position + 2].tolist(), *ticks[wanted].tolist()}
+    sparing = file.stream.codec_context.name in SPARING
     try:
-        for frame in _decoded(file, coming):
+        for frame in _decoded(file, coming, needed if sparing else None):
             if frame.pts is not None and frame.pts < start:
                 continue  # shown before the keyframe: needs what was jumped over
-            if frame.is_corrupt or position >= len(table.ticks) or frame.pts != table.ticks[position]:
+            while sparing and position < len(ticks) and ticks[position] != frame.pts and ticks[position] not in needed:
+                position += 1
+            if frame.is_corrupt or position >= len(ticks) or frame.pts != ticks[position]:
                 raise _MisledError
             yield position, frame
             position += 1
@@ -150,8 +158,11 @@ def _checked(
         raise _MisledError from None
 
 
-def _decoded(file: Opened, coming: Iterator[av.Packet]) -> Iterator[av.VideoFrame]:
+def _decoded(file: Opened, coming: Iterator[av.Packet], needed: set[int] | None) -> Iterator[av.VideoFrame]:
+    """needed: stamps of the frames that must come; of the others those that no frame refers to are left out."""
     for packet in coming:
+        if needed is not None:
+            file.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
         yield from file.stream.decode(packet)
     yield from file.stream.decode(None)
 
