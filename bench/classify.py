@@ -29,7 +29,7 @@ from vivit.audit import random_params
 from vivit.data.decoding import wanted_frames
 from vivit.data.probing import probe
 from vivit.data.sampling import Sampling, even_clips
-from vivit.data.views import crops
+from vivit.data.views import corners
 from vivit.inference.classification import view_logits
 from vivit.inference.views import VIEWS, taken
 from vivit.reference.config import named
@@ -125,7 +125,9 @@ def _hugging_face(name: str, film: Path, runs: int, batch: int, dtype: str) -> d
 
     def preprocess(frames: dict[int, np.ndarray]) -> np.ndarray:
         clips = [processor([frames[index] for index in clip]) for clip in _clips(film)]
-        return np.concatenate([crops(clip, VIEWS[1], height=224, width=224) for clip in clips])
+        tall, wide = clips[0].shape[1:3]
+        places = corners(tall, wide, VIEWS[1], height=224, width=224)
+        return np.stack([clip[:, top : top + 224, left : left + 224] for clip in clips for top, left in places])
 
     def logits(pixels: np.ndarray) -> np.ndarray:
         return np.concatenate([compute(pixels[row : row + batch]) for row in range(0, len(pixels), batch)])

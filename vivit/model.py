@@ -76,9 +76,15 @@ class Model:
         config, crop = self.config, self.preprocessing.crop
         if crop not in (None, (config.height, config.width)):
             raise ValueError(f"crop is {crop}: the config has (height, width) {(config.height, config.width)}")
-        sizes = dict(frames=config.frames, height=config.height, width=config.width)
-        stride = self.preprocessing.stride if stride is None else stride
-        return read_clip(path, **sizes, stride=stride, start=start, resize=self.preprocessing.resize)
+        return read_clip(
+            path,
+            frames=config.frames,
+            height=config.height,
+            width=config.width,
+            stride=self.preprocessing.stride if stride is None else stride,
+            start=start,
+            resize=self.preprocessing.resize,
+        )
 
     def classify(
         self,

@@ -7,7 +7,7 @@ from av.video.reformatter import VideoReformatter
 
 from vivit.data.decoding import wanted_frames
 from vivit.data.opening import FAILURES, Limits
-from vivit.data.pictures import Fit, Placement, rgb, upright_size
+from vivit.data.pictures import Fit, Placement, fill, upright_size
 from vivit.data.probing import Video
 
 
@@ -27,8 +27,9 @@ def stream_frames(
             continue
         coming = row + 1
         placement = placement or fit(*upright_size(frame))
+        picture = np.empty((placement.tall, placement.wide, 3), np.uint8)
         try:
-            picture = rgb(frame, placement, reformatter).copy()
+            fill(picture, frame, placement, reformatter)
         except FAILURES as error:
             raise ValueError(f"{video.path} has a picture that cannot be converted: {error}") from None
         yield int(indices[row]), picture

@@ -13,10 +13,10 @@ from av.video.reformatter import VideoReformatter
 
 from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
-from vivit.data.pictures import Fit, rgb
+from vivit.data.pictures import Fit, fill
 from vivit.data.probing import probe
 from vivit.data.sampling import Clip, Sampling, even_clips
-from vivit.data.views import cover, crops
+from vivit.data.views import corners, cover
 from vivit.inference.videos import seekable
 from vivit.model import Model
 
@@ -90,9 +90,9 @@ def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
     """Pictures in memory scaled and cut as those of a file: uint8[n tall wide 3] from uint8[n height width 3]."""
     placement, reformatter = fit(*frames.shape[1:3]), VideoReformatter()
     pictures = np.empty((len(frames), placement.tall, placement.wide, 3), np.uint8)
-    for row, frame in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        pictures[row] = rgb(picture, placement, reformatter)
+    for picture, frame in zip(pictures, frames, strict=True):
+        stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        fill(picture, stored, placement, reformatter)
     return pictures
 
 
@@ -134,7 +134,9 @@ def _needed(clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
 def _cut(model: Model, clips: np.ndarray, stamps: np.ndarray, count: int) -> Views:
     """Clips [m frames tall wide 3] cut into crops; pictures that have no longer side to cut along have one."""
     height, width = model.config.height, model.config.width
-    if clips.shape[2:4] == (height, width):
+    tall, wide = clips.shape[2:4]
+    if (tall, wide) == (height, width):
         count = 1
-    pixels = np.concatenate([crops(clip, count, height=height, width=width) for clip in clips])
-    return Views(pixels, tuple(View(each, crop, count) for each in stamps for crop in range(count)))
+    places = corners(tall, wide, count, height=height, width=width)
+    windows = [clip[:, top : top + height, left : left + width] for clip in clips for top, left in places]
+    return Views(np.stack(windows), tuple(View(each, crop, count) for each in stamps for crop in range(count)))
