@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vivit.checkpoints.load import load
     from vivit.checkpoints.save import save
     from vivit.data.opening import Limits
+    from vivit.inference.export import export
     from vivit.initialise import init
     from vivit.model import Model
     from vivit.models import forward
@@ -25,6 +26,7 @@ __all__ = [
     "Model",
     "Preprocessing",
     "cut",
+    "export",
     "forward",
     "from_image_model",
     "init",
@@ -40,6 +42,7 @@ _HOMES = {
     "Model": "vivit.model",
     "Preprocessing": "vivit.preprocessing",
     "cut": "vivit.tubelet",
+    "export": "vivit.inference.export",
     "forward": "vivit.models",
     "from_image_model": "vivit.checkpoints.image",
     "init": "vivit.initialise",

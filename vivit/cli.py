@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from vivit.commands import audit, classify, convert, data, evaluate, explain, features, info, train
+from vivit.commands import audit, classify, convert, data, evaluate, explain, export, features, info, train
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,6 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> _Parser:
     parser = _Parser(prog="vivit", description="ViViT, the Video Vision Transformer.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (classify, features, explain, audit, info, convert, data, train, evaluate):
+    for command in (classify, features, explain, audit, info, convert, export, data, train, evaluate):
         command.add(commands)
     return parser

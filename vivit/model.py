@@ -54,8 +54,8 @@ class Model:
     def logits(self, video: np.ndarray | jax.Array, **options: Any) -> jax.Array:
         """The logits of a batch of clips, float[b v].
 
-        video: [b frames height width colors]; uint8 goes through this model's preprocessing, floats already have.
-        options: as `vivit.forward`'s. Raises ValueError for what does not fit.
+        video: [b frames height width colors]; uint8 goes through this model's preprocessing, floats already have. It
+        may be traced. options: as `vivit.forward`'s. Raises ValueError for what does not fit.
         """
         return models.forward(self.params, self.preprocessed(video), self.config, **options)
 
@@ -65,7 +65,7 @@ class Model:
         published = (PUBLISHED.rescale, PUBLISHED.offset, PUBLISHED.mean, PUBLISHED.std)
         if getattr(video, "dtype", None) != np.uint8 or same == published:  # forward scales uint8 to −1…1 itself
             return video
-        return self.preprocessing.normalise(np.asarray(video))
+        return self.preprocessing.normalise(video)
 
     def read(self, path: str | Path, *, stride: int | None = None, start: int = 0) -> np.ndarray:
         """One clip of a video file as this model wants it: uint8[frames height width 3], resized and cropped.

@@ -2,9 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import jax
+
+Array = TypeVar("Array", bound="np.ndarray | jax.Array")
 Colors = tuple[float, float, float]
 
 
@@ -49,10 +54,11 @@ class Preprocessing:
         if self.rescale == 0 or 0 in self.std:
             raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
 
-    def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8[… 3] to the float32[… 3] that the model was trained on."""
-        scale = self.rescale / np.array(self.std)
-        shift = (self.offset + np.array(self.mean)) / np.array(self.std)
+    def normalise(self, pixels: Array) -> Array:
+        """uint8[… 3] to the float32[… 3] that the model was trained on; NumPy's to NumPy's, JAX's to JAX's."""
+        colors = (1,) * (pixels.ndim - 1) + (3,)
+        scale = (self.rescale / np.array(self.std)).reshape(colors)
+        shift = ((self.offset + np.array(self.mean)) / np.array(self.std)).reshape(colors)
         return pixels.astype(np.float32) * scale.astype(np.float32) - shift.astype(np.float32)
 
     def pixels(self, values: np.ndarray) -> np.ndarray:

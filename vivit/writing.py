@@ -29,6 +29,19 @@ def write_text(path: Path, text: str) -> None:
     write_file(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
+def check_place(path: Path) -> None:
+    """Raises ValueError unless a file of this name can be written, so that long work is not done in vain."""
+    folder = path.absolute().parent
+    if not path.name or path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file")
+    if not folder.is_dir():
+        raise ValueError(f"{path}: the folder {folder} does not exist")
+    try:
+        tempfile.TemporaryFile(dir=folder, prefix=f".{path.name}.").close()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror}") from None
+
+
 def remove_unfinished(path: Path) -> None:
     """Removes what a killed write_file of this path left behind."""
     for left in path.parent.glob(f".{path.name}.*"):

@@ -1,0 +1,69 @@
+"""`vivit export`: a checkpoint as one file that runs wherever JAX is, without this package."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vivit.demonstration import demo_checkpoint
+
+if TYPE_CHECKING:
+    from vivit.inference.export import Exported
+
+NOTE = (
+    "The program takes uint8 video [b frames height width 3] and returns float32 logits [b v]; weights and the scaling "
+    "of pixels are inside. FILE.json beside it says sizes, resizing, labels and hash. It runs in any process with jax "
+    "and flatbuffers (pip install jax flatbuffers): jax.export.deserialize(open('FILE', 'rb').read()).call(clips). "
+    "Attention: for tpu alone the Pallas kernels; for any other choice of platforms XLA's form, on a TPU too. "
+    "Without --batch any number of clips is taken, one after the other; with --batch N exactly N, at once. "
+    "JAX promises to run a program for half a year of its releases: keep the checkpoint, and export it again."
+)
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the command to the parser."""
+    parser = commands.add_parser("export", help="write a program that runs without this package", epilog=NOTE)
+    parser.add_argument(
+        "--checkpoint", metavar="PATH", help="what `vivit convert` reads (default: the demo model that ships)"
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="FILE", type=Path, help="the program to write")
+    parser.add_argument(
+        "--platforms", default="cpu,cuda,tpu", metavar="A,B", help="of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)"
+    )
+    parser.add_argument("--batch", type=int, metavar="N", help="clips in a call (default: any number)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0."""
+    from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
+    from vivit.inference.export import check_export, export
+
+    settings = dict(platforms=tuple(options.platforms.split(",")), batch=options.batch, dtype=options.dtype)
+    check_export(options.output, **settings)
+    path = options.checkpoint
+    if path is None:
+        path = demo_checkpoint()
+        print(f"vivit export: no --checkpoint: the demo model that ships, {path}", file=sys.stderr)
+    _print(export(load(path), options.output, **settings))
+    return 0
+
+
+def _print(written: "Exported") -> None:
+    said = written.description
+    video, logits = (_shape(said[name]) for name in ("input", "output"))
+    print(f"wrote {written.path}: {said['bytes']:,} bytes, {video} to {logits}, for {', '.join(said['platforms'])}")
+    if said["attention"] == "pallas":
+        print("attention: the Pallas kernels")
+    else:
+        kernels = "; a program for tpu alone (--platforms tpu) has the Pallas kernels" * ("tpu" in said["platforms"])
+        print(f"attention: XLA's form{kernels}")
+    if said["input"]["shape"][0] == "b":
+        print("batch: any number of clips, one after the other; with --batch N exactly N, at once")
+    labels = "labels, " if said["labels"] is not None else "no labels (the checkpoint names none), "
+    print(f"wrote {written.description_path}: {labels}sizes, resizing, config, sha256 {said['sha256']}")
+
+
+def _shape(array: dict) -> str:
+    return f"{array['dtype']}[{' '.join(map(str, array['shape']))}]"
