@@ -2,14 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import jax
 
-Array = TypeVar("Array", bound="np.ndarray | jax.Array")
 Colors = tuple[float, float, float]
 
 
@@ -54,7 +53,7 @@ class Preprocessing:
         if self.rescale == 0 or 0 in self.std:
             raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
 
-    def normalise(self, pixels: Array) -> Array:
+    def normalise(self, pixels: "np.ndarray | jax.Array") -> Any:
         """uint8[… 3] to the float32[… 3] that the model was trained on; NumPy's to NumPy's, JAX's to JAX's."""
         colors = (1,) * (pixels.ndim - 1) + (3,)
         scale = (self.rescale / np.array(self.std)).reshape(colors)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vivit.demonstration import demo_checkpoint
 
@@ -40,7 +40,9 @@ def run(options: argparse.Namespace) -> int:
     from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
     from vivit.inference.export import check_export, export
 
-    settings = dict(platforms=tuple(options.platforms.split(",")), batch=options.batch, dtype=options.dtype)
+    settings: dict[str, Any] = dict(
+        platforms=tuple(options.platforms.split(",")), batch=options.batch, dtype=options.dtype
+    )
     check_export(options.output, **settings)
     path = options.checkpoint
     if path is None:

@@ -158,21 +158,27 @@ def _beside(path: Path) -> Path:
 def _described(model: Model, program: jax.export.Exported, batch: int | None, dtype: str | None) -> dict[str, Any]:
     """What a user of the program must know, and where it comes from, as plain values."""
     config, preprocessing = model.config, asdict(model.preprocessing)
-    video, logits = (
-        ["b" if batch is None else batch, *of[0].shape[1:]] for of in (program.in_avals, program.out_avals)
-    )
+    count = "b" if batch is None else batch
+    (video,), (logits,) = program.in_avals, program.out_avals
     return {
         "use": "jax.jit(jax.export.deserialize(open(FILE, 'rb').read()).call)(video); it needs jax and flatbuffers",
-        "input": {"dtype": "uint8", "shape": video, "axes": ["b", "frames", "height", "width", "red green blue"]},
+        "input": {
+            "dtype": "uint8",
+            "shape": [count, *video.shape[1:]],
+            "axes": ["b", "frames", "height", "width", "colors (red, green, blue)"],
+        },
         "output": {
             "dtype": "float32",
-            "shape": logits,
+            "shape": [count, *logits.shape[1:]],
             "what": "logits of the heads, one after the other" if config.classes else "features: there is no head",
         },
         "classes": config.classes,
         "labels": model.labels,
         "pixels": {
-            "to_be_done": {name: preprocessing.pop(name) for name in ("resize", "crop")},
+            "to_be_done": {
+                **{name: preprocessing.pop(name) for name in ("resize", "crop")},
+                "how": "frames are resized (the shorter side, or [height, width]), then their centre is cut out",
+            },
             "done_inside": preprocessing,
         },
         "platforms": program.platforms,

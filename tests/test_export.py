@@ -1,0 +1,253 @@
+"""`vivit export`: a program that gives the model's logits in a process that has JAX and none of our code."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from accuracy import assert_as_accurate
+from checkpoints import model
+from strategies import MODELS, small
+
+import vivit
+from vivit import cli, plain, writing
+from vivit.demonstration import demo_checkpoint
+from vivit.inference import export
+from vivit.preprocessing import HUGGING_FACE
+from vivit.reference import models as reference
+from vivit.reference.config import named
+from vivit.reference.params import convert
+
+ROOT = Path(__file__).parent.parent
+CLIPS = np.random.default_rng(0).integers(0, 256, (5, 6, 15, 14, 3), np.uint8)  # of small models
+NAMES = (tuple(f"verb {index}" for index in range(11)), tuple(f"noun {index}" for index in range(13)))
+EXPORTED = {  # name: (model, dtype, numbers of clips that one program is given)
+    **{name: (model(small(name, layers=2), labels=NAMES), "float32", (1, 2, 5)) for name in MODELS},
+    "bfloat16": (model(small("factorised_dot_product", layers=2)), "bfloat16", (2,)),
+    "other preprocessing": (
+        model(small("spatio_temporal", layers=1), preprocessing=replace(HUGGING_FACE, mean=(0.5, 0.4, 0.3))),
+        "float32",
+        (2,),
+    ),
+}
+
+INSTALLED = ("jax", "jaxlib", "numpy", "ml_dtypes", "opt_einsum", "scipy", "flatbuffers")  # of which vivit is none
+STRANGER = """
+import json
+import sys
+
+sys.path.append(sys.argv[1])
+from pathlib import Path
+import jax
+import jax.export
+import numpy as np
+
+folder = Path(sys.argv[2])
+clips = np.load(folder / "clips.npy")
+for name, sizes in json.loads(sys.argv[3]).items():
+    program = jax.export.deserialize(bytearray((folder / f"{name}.program").read_bytes()))
+    for size in sizes:
+        np.save(folder / f"{name}-{size}", jax.jit(program.call)(clips[:size]))
+try:
+    import vivit
+except ImportError:
+    print(*[name for name in sys.modules if name.startswith(("vivit", "av", "safetensors"))])
+"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory):
+    """The folder in which a process without our code has run every program on batches of every size."""
+    folder = tmp_path_factory.mktemp("programs")
+    for name, (ready, dtype, _) in EXPORTED.items():
+        vivit.export(ready, folder / f"{name}.program", dtype=dtype)
+    np.save(folder / "clips", CLIPS)
+    away = tmp_path_factory.mktemp("away")
+    (away / "stranger.py").write_text(STRANGER)
+    (away / "site").mkdir()
+    for package in map(find_spec, INSTALLED):
+        home = Path(package.origin).parent
+        for part in (home, home.with_name(f"{home.name}.libs")):
+            if part.exists():
+                (away / "site" / part.name).symlink_to(part)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XLA"))}
+    sizes = json.dumps({name: sizes for name, (_, _, sizes) in EXPORTED.items()})
+    command = [sys.executable, "-I", "-S", "-W", "error", away / "stranger.py", away / "site", folder, sizes]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=away, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\n", "modules of ours were loaded"
+    return folder
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(name, elsewhere):
+    ready, dtype, sizes = EXPORTED[name]
+    video = ready.preprocessed(CLIPS)
+    yardstick = plain.forward(convert(ready.params, jnp.asarray), video, ready.config, dtype=dtype)
+    expected = reference.forward(ready.params, video, ready.config)
+    for size in sizes:
+        actual = np.load(elsewhere / f"{name}-{size}.npy")
+        assert actual.dtype == np.float32
+        assert_as_accurate(actual, yardstick[:size], expected[:size], dtype, f"{name}, {size} clips")
+
+
+@pytest.mark.parametrize("platforms", [("tpu",), ("cpu",), ("cpu", "cuda", "tpu"), ("cuda", "rocm")])
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("suffix", ["", "-fe", "-fsa", "-fdp"])
+def test_a_program_for_a_tpu_alone_has_the_kernels_and_others_have_none(suffix, batch, platforms, tmp_path):
+    ready = model(named("vivit-tiny/8x2" + suffix))
+    written = vivit.export(ready, tmp_path / "program", platforms=platforms, batch=batch)
+    program = jax.export.deserialize(bytearray(written.path.read_bytes()))
+    assert program.platforms == platforms
+    kernels = "tpu_custom_call" in program.mlir_module()
+    assert kernels == (platforms == ("tpu",))
+    assert written.description["attention"] == ("pallas" if kernels else "xla")
+    assert str(program.in_avals[0].shape[0]) == ("b" if batch is None else "3")
+
+
+def test_a_program_with_a_fixed_batch_gives_the_same_logits(tmp_path):
+    ready = EXPORTED["factorised_self_attention"][0]
+    vivit.export(ready, tmp_path / "program", platforms=("cpu",), batch=2)
+    program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
+    video = CLIPS[:2]
+    yardstick = plain.forward(convert(ready.params, jnp.asarray), video, ready.config)
+    expected = reference.forward(ready.params, video, ready.config)
+    assert_as_accurate(program.call(video), yardstick, expected, "float32")
+    with pytest.raises(ValueError, match="shape"):
+        program.call(CLIPS)
+
+
+def test_on_a_platform_that_it_lacks_a_program_is_refused_by_jax(tmp_path):
+    vivit.export(model(named("vivit-tiny/8x2")), tmp_path / "program", platforms=("cuda", "tpu"))
+    program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
+    with pytest.raises(ValueError, match="was exported for platforms"):
+        program.call(np.zeros((1, 8, 32, 32, 3), np.uint8))
+
+
+def test_what_is_in_bfloat16_anyway_is_stored_so_and_changes_no_bit():
+    ready = model(named("vivit-tiny/8x2"))
+    ready = replace(ready, params=convert(ready.params, lambda leaf: leaf * np.float32(1.001)))  # not bfloat16's own
+    smaller = replace(ready, params=export.stored(ready.params, "bfloat16"))
+    rounded, whole = (of.params.encoder.blocks.mlp.hidden.kernel for of in (smaller, ready))
+    assert rounded.dtype == jnp.bfloat16
+    assert not np.array_equal(rounded.astype(np.float32), whole)
+    assert smaller.params.embedding.kernel.dtype == np.float32
+    video = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3), np.uint8)
+    assert np.array_equal(*(of.logits(video, dtype="bfloat16") for of in (smaller, ready)))
+
+
+def test_beside_a_program_stands_all_that_its_user_must_know(elsewhere):
+    ready, _, _ = EXPORTED["spatio_temporal"]
+    path = elsewhere / "spatio_temporal.program"
+    said = json.loads((elsewhere / "spatio_temporal.program.json").read_text())
+    assert said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert said["bytes"] == path.stat().st_size
+    assert said["input"]["shape"] == ["b", 6, 15, 14, 3]
+    assert said["output"]["shape"] == ["b", 24]
+    assert said["labels"] == [list(names) for names in NAMES]
+    assert said["classes"] == [11, 13]
+    assert said["platforms"] == ["cpu", "cuda", "tpu"]
+    assert said["pixels"]["to_be_done"]["crop"] == [15, 14]
+    assert said["pixels"]["done_inside"]["rescale"] == ready.preprocessing.rescale
+    assert said["written_with"]["jax"] == jax.__version__
+    assert said["config"]["hidden"] == asdict(ready.config)["hidden"]
+
+
+def test_a_model_without_a_head_is_exported_and_said_to_give_features(tmp_path):
+    said = vivit.export(model(small("spatio_temporal", classes=())), tmp_path / "program").description
+    assert said["output"] == {"dtype": "float32", "shape": ["b", 30], "what": "features: there is no head"}
+
+
+def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(tmp_path):
+    here, there = tmp_path / "here", tmp_path / "there"
+    written = vivit.export(vivit.load(demo_checkpoint()), here)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-m", "vivit", "export", "-o", there]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path, env=environment)
+    assert f"sha256 {written.description['sha256']}" in done.stdout
+    assert here.read_bytes() == there.read_bytes()
+    assert str(ROOT).encode() not in here.read_bytes()
+    assert b"export.py" not in here.read_bytes()
+    assert done.stderr == f"vivit export: no --checkpoint: the demo model that ships, {demo_checkpoint()}\n"
+
+
+def test_the_description_gets_its_name_before_the_program_does(tmp_path, monkeypatch):
+    names, rename = [], os.replace
+    monkeypatch.setattr(writing.os, "replace", lambda old, new: (names.append(Path(new).name), rename(old, new)))
+    vivit.export(vivit.load(demo_checkpoint()), tmp_path / "program", platforms=("cpu",))
+    assert names == ["program.json", "program"]
+
+
+def test_an_export_that_breaks_off_leaves_the_old_program_as_it_was(tmp_path, monkeypatch):
+    demo = vivit.load(demo_checkpoint())
+    vivit.export(demo, tmp_path / "program", platforms=("cpu",))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(path, text):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        vivit.export(demo, tmp_path / "program", platforms=("tpu",))
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    monkeypatch.undo()
+    vivit.export(demo, tmp_path / "program", platforms=("tpu",))
+    assert (tmp_path / "program").read_bytes() != before["program"]
+    assert sorted(os.listdir(tmp_path)) == ["program", "program.json"]
+
+
+def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "LARGEST_WEIGHTS", 300_000)
+    monkeypatch.setattr(export, "lowered", None)
+    ready = vivit.load(demo_checkpoint())
+    message = r"the weights have 4\d\d,\d\d\d bytes: a program holds at most 300,000; dtype bfloat16 takes about half"
+    with pytest.raises(ValueError, match=message):
+        vivit.export(ready, tmp_path / "program")
+    with pytest.raises(TypeError, match="not callable"):  # those of bfloat16 fit, and the work begins
+        vivit.export(ready, tmp_path / "program", dtype="bfloat16")
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "{here}/x", "--platforms", "gpu"], "platforms is 'gpu': it must be some of cpu, cuda, rocm, tpu, each"),
+        (["-o", "{here}/x", "--platforms", ""], "platforms is '': it must be some of"),
+        (["-o", "{here}/x", "--platforms", "cpu,cpu"], "platforms is 'cpu,cpu': it must be some of"),
+        (["-o", "{here}/x", "--batch", "0"], "batch is 0: it must be at least 1"),
+        (["-o", "{here}"], "is a folder: name a file"),
+        (["-o", "{here}/no/x"], "the folder {here}/no does not exist"),
+        (["-o", "{here}/taken"], "taken.json is a folder: name a file"),
+        (["-o", "/proc/x"], "/proc/x cannot be written: "),
+        (["-o", "{here}/x", "--checkpoint", "{here}/nothing"], "nothing does not exist: it must be a folder with"),
+    ],
+)
+def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
+    (tmp_path / "taken.json").mkdir()
+    assert cli.main(["export", *(argument.format(here=tmp_path) for argument in arguments)]) == 2
+    error = capsys.readouterr().err
+    assert message.format(here=tmp_path) in error
+    assert error.count("\n") == 1
+    assert os.listdir(tmp_path) == ["taken.json"]
+
+
+def test_the_command_says_which_attention_and_which_batches_a_program_has(tmp_path, capsys):
+    vivit.save(tmp_path / "model", model(named("vivit-tiny/8x2")))
+    command = ["export", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "program")]
+    assert cli.main(command) == 0
+    out = capsys.readouterr().out
+    assert "uint8[b 8 32 32 3] to float32[b 5], for cpu, cuda, tpu" in out
+    assert "attention: XLA's form; a program for tpu alone (--platforms tpu) has the Pallas kernels" in out
+    assert "any number of clips, one after the other" in out
+    assert "no labels" in out
+    assert cli.main([*command, "--platforms", "tpu", "--batch", "2", "--dtype", "bfloat16"]) == 0
+    out = capsys.readouterr().out
+    assert "uint8[2 8 32 32 3] to float32[2 5], for tpu\nattention: the Pallas kernels\nwrote" in out
