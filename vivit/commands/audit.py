@@ -1,4 +1,4 @@
-"""`vivit audit`: the table of vivit/audit.py, as text and JSON."""
+"""`vivit audit`: the table of vivit/audit.py, as text and JSON; with --checkpoint see audit_checkpoint.py."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from vivit.commands import audit_checkpoint
 from vivit.commands.shown import RIGHT, console
 from vivit.reference.config import Model
 from vivit.writing import write_text
@@ -17,29 +18,41 @@ from vivit.writing import write_text
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    audit = commands.add_parser("audit", help="run every variant on a real video, production against the reference")
+    audit = commands.add_parser(
+        "audit", help="production against the reference on a real video: every variant, or a checkpoint"
+    )
     audit.add_argument("video", nargs="?", metavar="VIDEO", help="a video file (default: the [demo] extra's clip)")
+    audit.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="audit these weights, stage by stage (default: random ones of every variant)",
+    )
     audit.add_argument("--model", choices=get_args(Model), help="only this model")
-    audit.add_argument("--size", choices=("tiny", "base"), default="tiny", help="of the models (default: tiny)")
+    audit.add_argument("--size", choices=("tiny", "base"), help="of the models (default: tiny)")
     audit.add_argument("--json", metavar="FILE", type=Path, help="write the table there as well")
     audit.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """0 if every variant passes, else 1."""
+    """0 if every variant passes, or every stage of a checkpoint, else 1."""
     from vivit.audit import SIZES, audit, variants  # here, so that `vivit info` need not load JAX
     from vivit.video import demo_video, read_clip
 
     if options.json is not None and not options.json.absolute().parent.is_dir():
         raise ValueError(f"--json {options.json}: the folder {options.json.absolute().parent} does not exist")
-    configs = variants(options.size, options.model)
+    if options.checkpoint is not None:
+        if options.model is not None or options.size is not None:
+            raise ValueError("--model and --size choose among random models: leave them out with --checkpoint")
+        return audit_checkpoint.run(options)
+    size = options.size or "tiny"
+    configs = variants(size, options.model)
     sizes = next(iter(configs.values()))
     path = options.video or demo_video()
     clip = read_clip(path, frames=sizes.frames, height=sizes.height, width=sizes.width)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         rows = list(progress.track(audit(clip, configs), total=2 * len(configs), description="auditing"))
-    title = f"{Path(path).name}, {sizes.frames} frames of {sizes.height}x{sizes.width}, {SIZES[options.size]} sizes"
+    title = f"{Path(path).name}, {sizes.frames} frames of {sizes.height}x{sizes.width}, {SIZES[size]} sizes"
     table = Table(title=f"Production against the float64 reference: {title}")
     table.add_column("variant", no_wrap=True)
     for name in ("dtype", "tokens", "parameters", "GFLOPs", "compiler", "ms", "error", "bound", ""):

@@ -20,10 +20,11 @@ from vivit.data.loading import Broken, Loader, Share, evaluation_batches
 from vivit.data.opening import Limits
 from vivit.data.sampling import Sampling, Short
 from vivit.data.sources import Dataset, label_vector
+from vivit.digests import digest_of_params
 from vivit.model import Model
 from vivit.training import metrics
 from vivit.training.naming import matched
-from vivit.training.unfinished import Sums, digest_of_dataset, digest_of_params, load_unfinished, save_unfinished
+from vivit.training.unfinished import Sums, digest_of_dataset, load_unfinished, save_unfinished
 
 VIEWS = (4, 3)  # of the paper: four clips in time, of each three crops
 EVERY = 50  # batches between two writings

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from vivit.data.sources import Dataset
-from vivit.reference.params import Params, leaves
 from vivit.writing import remove_unfinished, write_file
 
 NAME = "evaluation.npz"
@@ -65,16 +64,6 @@ def load_unfinished(folder: Path, sums: Sums, about: dict[str, Any]) -> dict[str
         )
     sums.logits[: len(logits)], sums.views[: len(views)] = logits, views
     return loader
-
-
-def digest_of_params(params: Params) -> str:
-    """A hash of every leaf's name, shape and bytes."""
-    digest = hashlib.sha256()
-    for name, leaf in leaves(params):
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
 
 
 def digest_of_dataset(dataset: Dataset) -> str:

@@ -1,0 +1,162 @@
+"""`vivit audit --checkpoint`: the verdict of vivit/audit_checkpoint.py and what a signature needs, as text and JSON."""
+
+import argparse
+import json
+import re
+import time
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from vivit.commands.shown import RIGHT, console
+from vivit.writing import write_text
+
+if TYPE_CHECKING:
+    from vivit.audit_checkpoint import Best, Decision, Row, Verdict
+
+STRIDE = 2  # from frame to frame of the clip
+FORMAT, VERSION = "vivit audit of a checkpoint", 1
+
+
+def run(options: argparse.Namespace) -> int:
+    """0 if every stage passes and every head has the reference's class, else 1."""
+    import jax  # here, so that `vivit info` need not load it
+
+    from vivit.audit_checkpoint import STEPS, audit_checkpoint
+    from vivit.checkpoints.load import load
+    from vivit.digests import digest_of_params, digest_of_pixels
+    from vivit.reference.params import parameters
+    from vivit.versions import versions
+    from vivit.video import demo_video
+
+    begun = time.perf_counter()
+    model = load(options.checkpoint)
+    path = options.video or demo_video()
+    clip = model.read(path, stride=STRIDE)
+    columns = (TextColumn("auditing: {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=STEPS, completed=-1)
+        verdict = audit_checkpoint(
+            model, clip, progress=lambda what: progress.update(task, advance=1, description=what)
+        )
+    device = jax.devices()[0]
+    report = {
+        "format": FORMAT,
+        "version": VERSION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "passed": verdict.passed,
+        "checkpoint": str(options.checkpoint),
+        "weights": {"sha256": digest_of_params(model.params), "parameters": parameters(model.config)},
+        "config": asdict(model.config),
+        "preprocessing": asdict(model.preprocessing),
+        "labels": model.labels,
+        "video": str(path),
+        "clip": {"shape": clip.shape, "start": 0, "stride": STRIDE, "sha256": digest_of_pixels(clip)},
+        "software": versions(),
+        "device": {"platform": device.platform, "kind": device.device_kind},
+        "rows": [asdict(row) for row in verdict.rows],
+        "covered": verdict.covered,
+        "decisions": [_decision(decision) for decision in verdict.decisions],
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+    _print(verdict, report)
+    if options.json is not None:
+        write_text(options.json, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return 0 if verdict.passed else 1
+
+
+def _decision(decision: "Decision") -> dict[str, Any]:
+    return {
+        "head": decision.head,
+        "agrees": decision.agrees,
+        "lead": decision.lead,
+        "reference": decision.reference._asdict(),
+        "production": {dtype: best._asdict() for dtype, best in decision.production.items()},
+    }
+
+
+def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
+    out = console()
+    clip, config = report["clip"], report["config"]
+    frames, height, width, _ = clip["shape"]
+    size = f"{frames} frames of {height}x{width}"
+    title = f"{report['checkpoint']} ({config['model']}) against the float64 reference: {report['video']}, {size}"
+    out.print(title, markup=False, highlight=False, soft_wrap=True)
+    out.print(_stages(verdict.rows))
+    out.print(
+        "error: largest difference from the reference. bound: twice the plain formulation's in that dtype, plus the\n"
+        "rounding of the largest value. logits: of the whole model, as it is run.",
+        markup=False,
+    )
+    for line in _covered(verdict.covered):
+        out.print(line, markup=False, highlight=False)
+    if verdict.decisions:
+        out.print(_classes(verdict.decisions))
+    else:
+        out.print("the model has no head: its logits are its features")
+    said = {
+        "weights, sha256": report["weights"]["sha256"],
+        "pixels, sha256": clip["sha256"],
+        "device": f"{report['device']['platform']}, {report['device']['kind']}",
+        "software": ", ".join(f"{name} {version}" for name, version in report["software"].items()),
+    }
+    for name, value in said.items():
+        out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+    for row in verdict.departures:
+        out.print(f"FAIL {row.dtype}: first departs at {row.stage}: {row.worst}", markup=False, soft_wrap=True)
+    for decision in verdict.decisions:
+        if not decision.agrees:
+            lead = f"by {decision.lead:.3g}"
+            out.print(
+                f"FAIL head {decision.head}: production says another class than the reference, which leads {lead}"
+            )
+    passed = sum(row.passed for row in verdict.rows)
+    agree = sum(decision.agrees for decision in verdict.decisions)
+    heads = f", {agree} of {len(verdict.decisions)} heads agree" if verdict.decisions else ""
+    out.print(f"{passed} of {len(verdict.rows)} pass{heads}; {report['seconds']:.0f} s")
+
+
+def _stages(rows: "tuple[Row, ...]") -> Table:
+    table = Table()
+    table.add_column("stage", no_wrap=True)
+    for name in ("shape", "dtype", "error", "bound", ""):
+        table.add_column(name, **RIGHT)
+    for row in rows:
+        shape = " ".join(map(str, row.shape))
+        verdict = "pass" if row.passed else "[bold red]FAIL"
+        table.add_row(row.stage, shape, row.dtype, f"{row.error:.1e}", f"{row.bound:.1e}", verdict)
+    return table
+
+
+def _classes(decisions: "tuple[Decision, ...]") -> Table:
+    table = Table(title="The class with the largest logit, of each head")
+    table.add_column("head")
+    for name in ("reference", *decisions[0].production, ""):
+        table.add_column(name)
+    for decision in decisions:
+        bests = (decision.reference, *decision.production.values())
+        verdict = "agree" if decision.agrees else "[bold red]FAIL"
+        table.add_row(str(decision.head), *(_shown(best) for best in bests), verdict)
+    return table
+
+
+def _shown(best: "Best") -> str:
+    name = f"class {best.number}" if best.label is None else best.label
+    return escape(f"{name} ({best.logit:.4f})")
+
+
+def _covered(covered: dict[str, str]) -> list[str]:
+    """A line for each kind of stage that is not compared by itself, its layers put together."""
+    kinds: dict[tuple[str, str], int] = {}
+    for pair in covered.items():
+        kind = tuple(re.sub(r"/\d+/", "/*/", name) for name in pair)
+        kinds[kind[0], kind[1]] = kinds.get((kind[0], kind[1]), 0) + 1
+    return [
+        f"{name}: {count} stages too large to be held, not compared by themselves but through {through}"
+        for (name, through), count in kinds.items()
+    ]
