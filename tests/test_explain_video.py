@@ -1,0 +1,139 @@
+"""From a video to an explanation: which view and which class are pictured, and `vivit explain`."""
+
+import os
+from dataclasses import replace
+
+import checkpoints
+import numpy as np
+import pytest
+from accuracy import assert_same
+from videos import Coding, encode, scene
+
+import vivit
+from vivit import cli
+from vivit.explain.compute import explain
+from vivit.explain.relevance import explained
+from vivit.inference.classification import classify
+from vivit.inference.views import taken
+from vivit.preprocessing import HUGGING_FACE, Preprocessing
+
+CONFIG = replace(vivit.named("vivit-tiny/8x2-fe"), classes=(2, 3))  # 8 frames of 32x32
+LABELS = (("run", "sit"), ("cat", "<b>dog</b>", "sit"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return checkpoints.model(CONFIG, labels=LABELS, preprocessing=Preprocessing(resize=32, crop=None))
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("explain") / "clip.mkv"
+    encode(path, scene(36, 32, 48), Coding("ffv1", "bgr0"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(model, video):
+    return explain(model, video, views=(2, 3))
+
+
+def test_an_explanation_says_what_classifying_says(found, model, video):
+    (said,) = classify(model, [video], views=(2, 3))
+    assert found.scores == said.heads
+    assert [view.crop for view in found.views] == [0, 1, 2] * 2
+    assert [(view.start, view.end) for view in found.views] == [(0.0, 0.56)] * 3 + [(0.84, 1.4)] * 3
+    odds = np.exp(said.logits[:, :2])
+    sure = (odds / odds.sum(1, keepdims=True)).max(1)
+    labels = [LABELS[0][row.argmax()] for row in odds]
+    assert [view.best[0].label for view in found.views] == labels
+    assert_same([view.best[0].probability for view in found.views], sure, 1e-9)
+
+
+def test_the_best_class_is_the_target_and_the_view_that_is_surest_of_it_is_pictured(found, model, video):
+    (said,) = classify(model, [video], views=(2, 3))
+    assert found.target[2:] == said.heads[0][0]
+    assert LABELS[0][found.target.number] == found.target.label
+    odds = np.exp(said.logits[:, :2])
+    assert found.view == (odds / odds.sum(1, keepdims=True))[:, found.target.number].argmax()
+    views = taken(model, video, views=(2, 3))
+    assert np.array_equal(found.frames, views.pixels[found.view])
+    assert np.array_equal(found.stamps, views.views[found.view].stamps)
+
+
+def test_maps_are_those_of_the_pictured_clip_and_the_chosen_class(model, video):
+    found = explain(model, video, views=(2, 1), target="cat", view=1)
+    assert found.target[:3] == (1, 0, "cat")
+    clip = taken(model, video, views=(2, 1)).pixels[1]
+    attention, rollout, relevance = explained(model.params, clip, model.config, head=1, number=0)
+    assert np.array_equal(found.rollout, rollout)
+    assert np.array_equal(found.relevance, relevance - relevance.min())
+    assert [maps.stage for maps in found.attention] == [maps.stage for maps in attention]
+    other = explain(model, video, views=(2, 1), target="run", view=1)
+    assert not np.array_equal(other.relevance, found.relevance)
+
+
+def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
+    clip = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    other = replace(model, preprocessing=replace(HUGGING_FACE, resize=32, crop=None))
+    one, two = other.explain(clip), other.explain(other.preprocessing.normalise(clip))
+    assert (one.unit, one.name) == ("frame", "an array")
+    assert np.array_equal(two.frames, clip)
+    assert_same(two.relevance, one.relevance, 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(target="cats"), "class is 'cats': it must be one of the model's, such as 'cat'"),
+        (dict(target="sit"), "class is 'sit': 2 heads have a class of that name"),
+        (dict(view=6), "view is 6: there are 6, from 0"),
+        (dict(view=-1), "view is -1: there are 6, from 0"),
+        (dict(top=0), "top is 0"),
+    ],
+)
+def test_what_there_is_not_is_one_line(options, message, model, video):
+    with pytest.raises(ValueError, match=message) as error:
+        explain(model, video, views=(2, 3), **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("checkpoint") / "model"
+    vivit.save(path, model)
+    return str(path)
+
+
+def test_the_command_writes_a_page_and_a_picture(checkpoint, video, tmp_path, capsys):
+    arguments = ["explain", str(video), "--checkpoint", checkpoint, "--views", "1x1"]
+    page = tmp_path / "report.html"
+    assert cli.main([*arguments, "-o", str(page), "--class", "<b>dog</b>", "--png"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"wrote {page}", f"wrote {tmp_path / 'report.png'}"]
+    text = page.read_text("utf-8")
+    assert "&lt;b&gt;dog&lt;/b&gt;" in text
+    assert "<b>dog" not in text
+    assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main([*arguments, "-o", str(tmp_path / "only.png")]) == 0
+    assert cli.main([*arguments, "--png", str(tmp_path / "other.png")]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["only.png", "other.png", "report.html", "report.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing is to be written: it must be said with -o report.html or --png picture.png"),
+        (["-o", "report.pdf"], "report.pdf must end in .html or .png"),
+        (["-o", "nowhere/report.html"], "nowhere does not exist"),
+        (["-o", "report.html", "--class", "owl"], "class is 'owl'"),
+        (["-o", "report.html", "--view", "9"], "view is 9: there are 1, from 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, checkpoint, video, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["explain", str(video), "--checkpoint", checkpoint, "--views", "1x1", *arguments]
+    assert cli.main(command) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err
+    assert shown.err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
