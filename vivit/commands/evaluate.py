@@ -48,6 +48,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """0."""
     from vivit.data.reading import choose, read_data  # here, so that `vivit info` need not load JAX
+    from vivit.figures import check_installed
     from vivit.training import plots
     from vivit.training.evaluate import evaluate
 
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"--{name} {path}: the folder {path.absolute().parent} does not exist")
     if options.confusion is not None:
-        plots.check_installed()
+        check_installed()
         if options.multi_label:
             raise ValueError("--confusion is for one label an example: leave it or --multi-label out")
     dataset = choose(read_data(options.data, heads=options.heads, multi_label=options.multi_label), options.split)

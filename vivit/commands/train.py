@@ -120,11 +120,12 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
     import vivit
     from vivit.data.cache import Cache
     from vivit.data.reading import read_data
+    from vivit.figures import check_installed
     from vivit.training import start
     from vivit.training.initial import initial
     from vivit.training.logs import METRICS
     from vivit.training.loop import Run, train
-    from vivit.training.plots import check_installed, learning_curves
+    from vivit.training.plots import learning_curves
     from vivit.training.validation import evaluated, figures
 
     for name in ("data", "folder"):

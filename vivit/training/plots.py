@@ -1,32 +1,24 @@
 """Pictures of a training and of an evaluation: learning curves and confusion matrices, as PNG files.
 
-Drawn without pyplot, so nothing is global, no display is needed and threads may draw. Names are shown as they are: a $
-in them is no formula, and a character that the font lacks is a box, without a warning.
+Names are shown as they are: a $ in them is no formula, and a character that the font lacks is a box.
 """
 
 import math
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vivit import figures
 from vivit.training.logs import read_metrics
-from vivit.writing import write_file
 
-DOTS = 120  # an inch
 INK, FAINT, GRID = "#1a1a2e", "#9db4d6", "#e4e4ea"
 BLUE, ORANGE = "#2f5d9f", "#d9702b"
 LINES = (BLUE, ORANGE, "#3d8f5f", "#8a4fa3", "#b8962e", "#5c6b7a", "#c2476b", "#3aa0ae")
 SMOOTHING = 40  # the loss is averaged over a fortieth of its points
 WRITTEN = 15  # classes up to which a cell's number is written into it
 LARGEST = 400  # classes up to which all have their names; beyond, every n-th
-
-
-def check_installed() -> None:
-    """Raises ValueError, saying how to install it, if Matplotlib is missing."""
-    _matplotlib()
 
 
 def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") -> None:
@@ -36,7 +28,9 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     of any name, such as "top_1" (kind validation). png: the file, which appears whole.
     Raises ValueError if there is no event of training or validation, or without Matplotlib.
     """
-    figure_of, canvas, _, percent = _matplotlib()
+    figures.check_installed()
+    from matplotlib.ticker import PercentFormatter
+
     events = read_metrics(metrics)
     train = _series([event for event in events if event["kind"] == "train"])
     validation = _series([event for event in events if event["kind"] == "validation"])
@@ -53,8 +47,7 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     if not panels:
         raise ValueError(f"{metrics} has no loss, learning rate or validation: it must have events with one")
     heights = {"loss": 3.2, "learning rate": 1.3, "validation": 3.2}
-    figure = figure_of(figsize=(8.5, sum(heights[name] for name in panels) + 0.8), dpi=DOTS, layout="constrained")
-    canvas(figure)
+    figure = figures.blank(8.5, sum(heights[name] for name in panels) + 0.8, layout="constrained")
     ratios = [heights[name] for name in panels]
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for name, ax in zip(panels, axes, strict=True):
@@ -66,7 +59,7 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
             ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
         else:
             _draw_validation(ax, validation)
-            ax.yaxis.set_major_formatter(percent(1.0, decimals=0))
+            ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         ax.set_ylabel(name)
         ax.grid(color=GRID, linewidth=0.8)
         ax.spines[["top", "right"]].set_visible(False)
@@ -74,7 +67,7 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     axes[-1].set_xlabel("step")
     if title:
         figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    _save(figure, Path(png))
+    figures.write(figure, Path(png))
 
 
 def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, *, title: str = "") -> None:
@@ -88,7 +81,10 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, 
     v = len(names)
     if counts.shape != (v, v) or not v:
         raise ValueError(f"counts has shape {counts.shape}: it must be {(v, v)}, as there are {v} names")
-    figure_of, canvas, power, percent = _matplotlib()
+    figures.check_installed()
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import PercentFormatter
+
     examples = counts.sum(1)
     parts = np.divide(counts, examples[:, np.newaxis], out=np.zeros((v, v)), where=examples[:, np.newaxis] > 0)
     # inches of a cell: room for a number in it, then for a name beside it
@@ -96,17 +92,18 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, 
     letters = 9 if v <= WRITTEN else min(8.5, max(5.0, 52 * cell))
     side = cell * v
     margin = min(3.2, 0.5 + 0.011 * letters * max(map(len, names)))
-    figure = figure_of(figsize=(side + margin + 1.5, side + margin + 1.0), dpi=DOTS)
-    canvas(figure)
+    figure = figures.blank(side + margin + 1.5, side + margin + 1.0)
     width, height = figure.get_size_inches()
     ax = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    shade = power(0.5, vmin=0, vmax=1)  # by the root: few confusions among many examples are seen too
+    shade = PowerNorm(0.5, vmin=0, vmax=1)  # by the root: few confusions among many examples are seen too
     image = ax.imshow(parts, cmap="Blues", norm=shade, interpolation="nearest")
     for row in np.flatnonzero(examples == 0).tolist():
         ax.axhspan(row - 0.5, row + 0.5, facecolor="#f2f2f2", edgecolor="#bbbbbb", hatch="////", linewidth=0)
     places = np.arange(0, v, math.ceil(v / LARGEST))
     for axis, rotation in ((ax.xaxis, 90), (ax.yaxis, 0)):
-        axis.set_ticks(places, [_short(names[place]) for place in places.tolist()], rotation=rotation, parse_math=False)
+        axis.set_ticks(
+            places, [figures.short(names[place]) for place in places.tolist()], rotation=rotation, parse_math=False
+        )
         axis.set_tick_params(labelsize=letters, length=0, pad=3)
     thin = dict(color=GRID, linewidth=0.8 if v <= WRITTEN else 0.3)
     ax.hlines(np.arange(1, v) - 0.5, -0.5, v - 0.5, **thin)
@@ -125,10 +122,10 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, 
     heading = f"{title}: {found}" if title else found
     ax.set_title(heading, loc="left", fontsize=larger, color=INK, pad=10, parse_math=False)
     bar = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.16 / width, min(side, 4.0) / height))
-    figure.colorbar(image, cax=bar, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], format=percent(1.0, decimals=0))
+    figure.colorbar(image, cax=bar, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], format=PercentFormatter(1.0, decimals=0))
     bar.set_ylabel("part of the class's examples", fontsize=8)
     bar.tick_params(labelsize=8)
-    _save(figure, Path(png), tight=True)
+    figures.write(figure, Path(png), tight=True)
 
 
 def _series(events: list[dict[str, Any]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -165,27 +162,3 @@ def _draw_validation(ax: Any, validation: dict[str, tuple]) -> None:
         ax.plot(steps, values, dashes, color=color, linewidth=1.6, marker="o", markersize=3.5, label=label)
     ax.set_ylim(0, 1.02)
     ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0), title="last", alignment="left")
-
-
-def _short(name: str, longest: int = 40) -> str:
-    return name if len(name) <= longest else f"{name[: longest - 1]}…"
-
-
-def _save(figure: Any, png: Path, *, tight: bool = False) -> None:
-    if not png.absolute().parent.is_dir():
-        raise ValueError(f"{png}: the folder {png.absolute().parent} does not exist")
-    options = dict(bbox_inches="tight", pad_inches=0.15) if tight else {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        write_file(png, lambda temporary: figure.savefig(temporary, format="png", **options))
-
-
-def _matplotlib() -> tuple[Any, Any, Any, Any]:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.colors import PowerNorm
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import PercentFormatter
-    except ImportError:
-        raise ValueError('Matplotlib is not installed: install it with: pip install "vivit[plot]"') from None
-    return Figure, FigureCanvasAgg, PowerNorm, PercentFormatter

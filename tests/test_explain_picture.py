@@ -1,0 +1,121 @@
+"""The still picture: a PNG of every model's explanation, of any text, whole or not there."""
+
+import os
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from explanation_samples import MODELS, sample
+
+from vivit.explain import picture
+from vivit.explain.explanation import Target
+from vivit.model import Score
+
+pytest.importorskip("matplotlib")
+Image = pytest.importorskip("PIL.Image")
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+def drawn(explanation, path):
+    picture.write_picture(explanation, path)
+    return pixels(path)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_frames_of_every_model_are_in_its_picture(model, tmp_path):
+    explanation = sample(model)
+    shown = drawn(explanation, tmp_path / "x.png")
+    for frame in (2, 6, 10, 14):  # the middles of its four tubelets
+        for color in explanation.frames[frame, 0, [3, 20]].astype(int):
+            assert (np.abs(shown - color).max(axis=-1) <= 1).sum() > 50
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+@pytest.mark.parametrize("field", ["rollout", "relevance"])
+def test_the_largest_token_of_a_map_is_bright_where_its_pixels_are(field, tmp_path):
+    frames = np.zeros((16, 16, 24, 3), np.uint8)
+    frames[6, 8:, 8:16] = 0, 255, 0  # the token of row 1, column 1, in the middle of tubelet 1
+    zeros = np.zeros((4, 6), np.float32)
+    explanation = sample(MODELS[0], frames=frames, rollout=zeros, relevance=zeros)
+    dark = drawn(explanation, tmp_path / "dark.png")
+    green = (dark == (0, 255, 0)).all(axis=-1).nonzero()
+    values = zeros.copy()
+    values[1, 4] = 0.5
+    light = drawn(replace(explanation, **{field: values}), tmp_path / "light.png")
+    rows, columns = ((light - dark).sum(axis=-1) > 200).nonzero()
+    assert columns.min() == green[1].min()
+    assert columns.max() == green[1].max()
+    assert abs(np.ptp(rows) - np.ptp(green[0])) <= 1
+    assert len(rows) == pytest.approx(len(green[0]), rel=0.02)
+
+
+def test_attention_is_averaged_over_the_heads_of_the_last_map_over_space(tmp_path):
+    explanation = sample("factorised_encoder")
+    before = drawn(explanation, tmp_path / "x.png")
+    last = explanation.attention[2]  # before those of the temporal encoder
+    mean = np.repeat(last.space.mean(axis=0, keepdims=True), len(last.heads), axis=0)
+    averaged = (*explanation.attention[:2], last._replace(space=mean), *explanation.attention[3:])
+    assert np.abs(drawn(replace(explanation, attention=averaged), tmp_path / "x.png") - before).max() <= 1
+    changed = (*explanation.attention[:2], last._replace(space=last.space[:, ::-1]), *explanation.attention[3:])
+    assert np.abs(drawn(replace(explanation, attention=changed), tmp_path / "x.png") - before).max() > 50
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["$\\frac{$ x_ <img src=x onerror=alert(1)>", "\ud800\n\t\x00", "日本 🎥", "", "w" * 5000],
+    ids=["markup", "unprintable", "other scripts", "empty", "long"],
+)
+def test_any_text_is_shown_and_does_not_change_the_size(text, tmp_path):
+    explanation = sample(MODELS[2])
+    size = drawn(explanation, tmp_path / "x.png").shape
+    odd = replace(
+        explanation,
+        name=text,
+        checkpoint=text,
+        scores=((Score(text, 0.9),) * 4, (Score(text, 0.8),) * 5),
+        target=Target(1, 2, text, 0.8),
+    )
+    assert drawn(odd, tmp_path / "x.png").shape == size
+
+
+def test_maps_of_zeros_and_of_what_is_not_finite_are_shown(tmp_path):
+    zeros = np.zeros((4, 6), np.float32)
+    odd = drawn(sample(MODELS[0], rollout=zeros, relevance=np.full_like(zeros, np.nan)), tmp_path / "odd.png")
+    plain = drawn(sample(MODELS[0], rollout=zeros, relevance=zeros), tmp_path / "plain.png")
+    assert (odd == plain).all()
+
+
+def test_many_heads_are_counted_and_sampled_frames_are_those_that_were_taken(tmp_path):
+    explanation = sample(MODELS[0])
+    config = replace(explanation.config, tubelet=(1, 8, 8), sampled_frames=4)
+    shown = drawn(replace(explanation, config=config, scores=explanation.scores * 20), tmp_path / "x.png")
+    for frame, there in ((3, True), (6, True), (10, True), (13, True), (8, False)):  # k · 16 / 5
+        color = explanation.frames[frame, 0, 12].astype(int)
+        assert ((np.abs(shown - color).max(axis=-1) <= 1).sum() > 50) == there
+
+
+def test_a_failure_leaves_no_file_behind(tmp_path):
+    with pytest.raises(ValueError, match="cannot reshape"):
+        picture.write_picture(sample(MODELS[0], rollout=np.zeros((4, 5))), tmp_path / "x.png")
+    with pytest.raises(ValueError, match=r"x.png: the folder .* does not exist"):
+        picture.write_picture(sample(MODELS[0]), tmp_path / "no/x.png")
+    (tmp_path / "x.png").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        picture.write_picture(sample(MODELS[0]), tmp_path / "x.png")
+    assert os.listdir(tmp_path) == ["x.png"]
+
+
+def test_a_missing_matplotlib_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    message = r'^Matplotlib is not installed: install it with: pip install "vivit\[plot\]"$'
+    with pytest.raises(ValueError, match=message):
+        picture.check_installed()
+    with pytest.raises(ValueError, match=message):
+        picture.write_picture(sample(MODELS[0]), tmp_path / "x.png")
+    assert os.listdir(tmp_path) == []

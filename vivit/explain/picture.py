@@ -1,0 +1,220 @@
+"""A still picture of an explanation: frames, what was looked at in them, and the labels, as a PNG file.
+
+Text is shown as it is: a $ in it is no formula, what cannot be shown becomes a sign for that, and what is too long is
+cut. The page (page.py) has all layers and heads; this has one map over them.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vivit import figures
+from vivit.explain.explanation import AttentionMaps, Explanation
+from vivit.figures import check_installed as check_installed  # of saving.py
+from vivit.printable import printable
+from vivit.reference.tubelet import frame_indices
+
+FRAMES = 6  # side by side
+LABELS, HEADS = 5, 6  # of each head, and heads; what is beyond is counted
+LONGEST = 300  # letters of a text that are looked at before it is cut to its room
+PATH = 80  # letters of the video's name
+INK, SOFT, RULE, BAR, TARGET = "#1a1a2e", "#5c6b7a", "#e4e4ea", "#9db4d6", "#b3501b"
+PALETTE, STRENGTH = "inferno", 0.72  # of the maps, over frames in gray
+# inches
+EDGE, GAP, NAMES, SCALE, BARS, HEADING, STAMPS = 0.35, 0.08, 1.75, 0.85, 3.1, 0.95, 0.3
+LINE, HEAD, PAUSE = 0.46, 0.42, 0.16  # a label with its bar, a head's name, room before the next head
+WIDEST, TALLEST, NARROWEST = 1.7, 2.0, 0.4  # of a frame
+
+
+class Row(NamedTuple):
+    """Maps over the frames. values: float[t s]; below zero is shown as zero."""
+
+    name: str
+    about: str
+    values: np.ndarray
+
+
+def write_picture(explanation: Explanation, path: Path) -> None:
+    """Writes a PNG: a row of frames, maps over them (attention, rollout, relevance), bars of the best labels.
+
+    Raises ValueError if the folder is not there, or without Matplotlib.
+    """
+    rows = _rows(explanation)
+    places, frames = _spread(explanation)
+    cell = _cell(explanation.frames.shape[1:3])
+    maps_height = STAMPS + (1 + len(rows)) * (cell[1] + GAP)
+    bars_height = sum(HEAD + PAUSE + LINE * len(best[:LABELS]) for best in explanation.scores[:HEADS]) + PAUSE
+    width = 2 * EDGE + NAMES + max(FRAMES * 0.8, len(frames) * (cell[0] + GAP)) + SCALE + BARS
+    height = 2 * EDGE + HEADING + max(maps_height, bars_height)
+    with warnings.catch_warnings():  # texts are measured
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure = figures.blank(width, height, facecolor="white")
+        paper = _Paper(figure, width, height)
+        _draw_heading(paper, explanation, width - 2 * EDGE)
+        top = EDGE + HEADING
+        _draw_frames(paper, explanation, frames, cell, top)
+        for number, row in enumerate(rows, 1):
+            _draw_row(paper, row, explanation, places, frames, cell, top + STAMPS + number * (cell[1] + GAP))
+        _draw_bars(paper, explanation, width - EDGE - BARS, top)
+    figures.write(figure, path)
+
+
+class _Paper(NamedTuple):
+    """A figure that is drawn on in inches from its top left corner."""
+
+    figure: Any
+    width: float
+    height: float
+
+    def axes(self, left: float, top: float, width: float, height: float) -> Any:
+        place = (left / self.width, 1 - (top + height) / self.height, width / self.width, height / self.height)
+        return self.figure.add_axes(place)
+
+    def text(self, left: float, top: float, text: str, *, room: float = math.inf, **style: Any) -> None:
+        """The text, cut to so many inches; its baseline starts there unless ha and va say another."""
+        style = dict(va="baseline", color=INK, fontsize=9) | style
+        whole = printable(text)
+        shown = whole[:LONGEST]
+        drawn = self.figure.text(left / self.width, 1 - top / self.height, shown, parse_math=False, **style)
+        low, high = 0, len(shown)  # letters that fit, letters that do not
+        if len(whole) == len(shown) and self._inches(drawn) <= room:
+            return
+        while low < high - 1:
+            middle = (low + high) // 2
+            drawn.set_text(f"{shown[:middle].rstrip()}…")
+            low, high = (middle, high) if self._inches(drawn) <= room else (low, middle)
+        drawn.set_text(f"{shown[:low].rstrip()}…")
+
+    def _inches(self, drawn: Any) -> float:
+        return drawn.get_window_extent(self.figure.canvas.get_renderer()).width / figures.DOTS
+
+
+def _rows(explanation: Explanation) -> list[Row]:
+    rows = []
+    last = _last_in_space(explanation.attention)
+    if last is not None and last.space is not None:
+        heads = "1 head" if len(last.heads) == 1 else f"mean of {len(last.heads)} heads"
+        rows.append(Row("Attention", f"{last.stage}\n{heads}", last.space.mean(axis=0)))
+    rows.append(Row("Rollout", "attention of all layers,\nfrom the output to tokens", explanation.rollout))
+    rows.append(Row("Relevance", "of the target class:\nattention × gradient", explanation.relevance))
+    return rows
+
+
+def _last_in_space(attention: Sequence[AttentionMaps]) -> AttentionMaps | None:
+    return next((maps for maps in reversed(attention) if maps.space is not None), None)
+
+
+def _spread(explanation: Explanation) -> tuple[np.ndarray, np.ndarray]:
+    """int[n] token indices in time, spread over all; int[n] the frame in the middle of each."""
+    config = explanation.config
+    t = config.grid[0]
+    places = np.linspace(0, t - 1, min(FRAMES, t)).round().astype(int)
+    if config.sampled_frames is not None:
+        return places, frame_indices(config.frames, config.sampled_frames)[places]
+    return places, places * config.tubelet[0] + config.tubelet[0] // 2
+
+
+def _cell(size: tuple[int, int]) -> tuple[float, float]:
+    """(width, height) in inches of a frame of (height, width) pixels; the very long ones are squeezed."""
+    scale = min(WIDEST / size[1], TALLEST / size[0])
+    return max(NARROWEST, size[1] * scale), max(NARROWEST, size[0] * scale)
+
+
+def _draw_heading(paper: _Paper, explanation: Explanation, room: float) -> None:
+    target, view = explanation.target, explanation.views[explanation.view]
+    crop = f", crop {view.crop + 1} of {explanation.crops}" if explanation.crops > 1 else ""
+    where = f"view {explanation.view + 1} of {len(explanation.views)}: {view.start:.2f} to {view.end:.2f} s{crop}"
+    # each has its own room: a long name must not push another out; of a path the end says more than the start
+    name = explanation.name if len(explanation.name) <= PATH else f"…{explanation.name[1 - PATH :]}"
+    paper.text(EDGE, EDGE + 0.16, name, room=room, fontsize=15, fontweight="bold")
+    said = f"{100 * target.probability:.1f} %  {target.label}"
+    paper.text(EDGE, EDGE + 0.44, said, room=room * 0.65, fontsize=11, color=TARGET, fontweight="bold")
+    paper.text(EDGE + room, EDGE + 0.44, where, ha="right", color=SOFT)
+    made = f"by {explanation.checkpoint}" if explanation.checkpoint else "by a model without a name"
+    paper.text(EDGE, EDGE + 0.68, made, room=room, color=SOFT)
+
+
+def _draw_frames(
+    paper: _Paper, explanation: Explanation, frames: np.ndarray, cell: tuple[float, float], top: float
+) -> None:
+    _draw_names(paper, Row("Frames", "as the model saw them", explanation.frames), cell, top + STAMPS)
+    for column, frame in enumerate(frames.tolist()):
+        left = EDGE + NAMES + column * (cell[0] + GAP)
+        stamp = f"{explanation.stamps[frame]:.2f} s"
+        paper.text(left + cell[0] / 2, top + STAMPS - 0.06, stamp, ha="center", va="bottom", color=SOFT, fontsize=8)
+        _show(paper, explanation.frames[frame], left, top + STAMPS, cell)
+
+
+def _draw_row(
+    paper: _Paper,
+    row: Row,
+    explanation: Explanation,
+    places: np.ndarray,
+    frames: np.ndarray,
+    cell: tuple[float, float],
+    top: float,
+) -> None:
+    """One color scale for the row: from 0 to the largest value of all times, those not pictured too."""
+    from matplotlib import colormaps
+
+    _, rows, columns = explanation.config.grid
+    values = np.nan_to_num(np.asarray(row.values, np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
+    largest = values.max()
+    palette = colormaps[PALETTE]
+    _draw_names(paper, row, cell, top)
+    height, width = explanation.frames.shape[1:3]
+    for column, (place, frame) in enumerate(zip(places.tolist(), frames.tolist(), strict=True)):
+        map_ = (values[place] / (largest or 1)).reshape(rows, columns)
+        heat = palette(map_.repeat(height // rows, axis=0).repeat(width // columns, axis=1))[..., :3]
+        gray = explanation.frames[frame].mean(axis=-1, keepdims=True) / 255
+        left = EDGE + NAMES + column * (cell[0] + GAP)
+        _show(paper, STRENGTH * heat + (1 - STRENGTH) * gray, left, top, cell)
+    _draw_scale(paper, palette, largest, EDGE + NAMES + len(frames) * (cell[0] + GAP) + 0.04, top, cell[1])
+
+
+def _draw_names(paper: _Paper, row: Row, cell: tuple[float, float], top: float) -> None:
+    room = NAMES - 0.15
+    paper.text(EDGE, top + cell[1] / 2 - 0.2, row.name, fontsize=11, fontweight="bold", room=room, va="center")
+    for line, about in enumerate(row.about.splitlines()):
+        paper.text(EDGE, top + cell[1] / 2 + 0.17 * line, about, room=room, color=SOFT, fontsize=8, va="center")
+
+
+def _draw_scale(paper: _Paper, palette: Any, largest: float, left: float, top: float, height: float) -> None:
+    ax = paper.axes(left, top, 0.1, height)
+    ax.imshow(palette(np.linspace(1, 0, 256))[:, np.newaxis, :3], aspect="auto")
+    ax.set_axis_off()
+    paper.text(left + 0.15, top, f"{largest:.3g}", fontsize=8, color=SOFT, va="top")
+    paper.text(left + 0.15, top + height, "0", fontsize=8, color=SOFT, va="bottom")
+
+
+def _show(paper: _Paper, pixels: np.ndarray, left: float, top: float, cell: tuple[float, float]) -> None:
+    ax = paper.axes(left, top, *cell)
+    ax.imshow(pixels, aspect="auto", interpolation="nearest")
+    ax.set_axis_off()
+
+
+def _draw_bars(paper: _Paper, explanation: Explanation, left: float, top: float) -> None:
+    for number, best in enumerate(explanation.scores[:HEADS]):
+        several = len(explanation.scores) > 1
+        heading = f"Head {number + 1} of {len(explanation.scores)}" if several else "Labels"
+        paper.text(left, top + 0.14, heading, fontsize=11, fontweight="bold")
+        paper.text(left + BARS, top + 0.14, "over all views", ha="right", fontsize=8, color=SOFT)
+        top += HEAD
+        for score in best[:LABELS]:
+            its = number == explanation.target.head and score.label == explanation.target.label
+            paper.text(left, top + 0.13, score.label, room=BARS - 0.7, fontweight="bold" if its else "normal")
+            paper.text(left + BARS, top + 0.13, f"{100 * score.probability:.1f} %", ha="right")
+            ax = paper.axes(left, top + 0.21, BARS, 0.09)
+            ax.barh([0], [1], color=RULE)
+            ax.barh([0], [score.probability], color=TARGET if its else BAR)
+            ax.set(xlim=(0, 1), ylim=(-0.4, 0.4))
+            ax.set_axis_off()
+            top += LINE
+        top += PAUSE
+    more = len(explanation.scores) - HEADS
+    if more > 0:
+        paper.text(left, top, f"and {more} more", color=SOFT, fontsize=8)

@@ -1,0 +1,50 @@
+"""Figures drawn with Matplotlib: blank ones, and how they become PNG files.
+
+Without pyplot, so nothing is global, no display is needed and threads may draw. A character that the font lacks is a
+box, without a warning; that a $ is no formula, each text says itself (parse_math).
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from vivit.writing import write_file
+
+DOTS = 120  # an inch
+
+
+def check_installed() -> None:
+    """Raises ValueError, saying how to install it, if Matplotlib is missing."""
+    _matplotlib()
+
+
+def blank(width: float, height: float, **options: Any) -> Any:
+    """A matplotlib.figure.Figure of so many inches. Raises ValueError without Matplotlib. options: of Figure."""
+    figure_of, canvas = _matplotlib()
+    figure = figure_of(figsize=(width, height), dpi=DOTS, **options)
+    canvas(figure)
+    return figure
+
+
+def write(figure: Any, png: Path, *, tight: bool = False) -> None:
+    """The file appears whole. tight: cut to what is drawn. Raises ValueError if the folder is not there."""
+    if not png.absolute().parent.is_dir():
+        raise ValueError(f"{png}: the folder {png.absolute().parent} does not exist")
+    options = dict(bbox_inches="tight", pad_inches=0.15) if tight else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        write_file(png, lambda temporary: figure.savefig(temporary, format="png", **options))
+
+
+def short(name: str, longest: int = 40) -> str:
+    """A name of at most so many characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ValueError('Matplotlib is not installed: install it with: pip install "vivit[plot]"') from None
+    return Figure, FigureCanvasAgg
