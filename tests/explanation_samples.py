@@ -85,8 +85,8 @@ def _attention(model: str, random: np.random.Generator):
             yield _maps(random, f"{stage}/time_weights", range(HEADS), **over_time)
             yield _maps(random, f"{stage}/space_weights", range(HEADS))
         else:  # half of the heads each
-            yield _maps(random, f"{stage}/space_weights", range(HEADS // 2))
-            yield _maps(random, f"{stage}/time_weights", range(HEADS // 2, HEADS), **over_time)
+            yield _maps(random, f"{stage}/time_weights", range(HEADS // 2), **over_time)
+            yield _maps(random, f"{stage}/space_weights", range(HEADS // 2, HEADS))
     if model == "factorised_encoder":
         for layer in range(2):
             stage = f"temporal_encoder/{layer}/weights"

@@ -127,7 +127,10 @@ def _cell(size: tuple[int, int]) -> tuple[float, float]:
 def _draw_heading(paper: _Paper, explanation: Explanation, room: float) -> None:
     target, view = explanation.target, explanation.views[explanation.view]
     crop = f", crop {view.crop + 1} of {explanation.crops}" if explanation.crops > 1 else ""
-    where = f"view {explanation.view + 1} of {len(explanation.views)}: {view.start:.2f} to {view.end:.2f} s{crop}"
+    when = (
+        f"{view.start:.2f} to {view.end:.2f} s" if explanation.unit == "s" else f"frames {view.start:g} to {view.end:g}"
+    )
+    where = f"view {explanation.view} (of {len(explanation.views)}, from 0), {when}{crop}"
     # each has its own room: a long name must not push another out; of a path the end says more than the start
     name = explanation.name if len(explanation.name) <= PATH else f"…{explanation.name[1 - PATH :]}"
     paper.text(EDGE, EDGE + 0.16, name, room=room, fontsize=15, fontweight="bold")
@@ -144,7 +147,8 @@ def _draw_frames(
     _draw_names(paper, Row("Frames", "as the model saw them", explanation.frames), cell, top + STAMPS)
     for column, frame in enumerate(frames.tolist()):
         left = EDGE + NAMES + column * (cell[0] + GAP)
-        stamp = f"{explanation.stamps[frame]:.2f} s"
+        second = explanation.stamps[frame]
+        stamp = f"{second:.2f} s" if explanation.unit == "s" else f"frame {second:g}"
         paper.text(left + cell[0] / 2, top + STAMPS - 0.06, stamp, ha="center", va="bottom", color=SOFT, fontsize=8)
         _show(paper, explanation.frames[frame], left, top + STAMPS, cell)
 
