@@ -42,7 +42,7 @@ def test_an_explanation_says_what_classifying_says(found, model, video):
     (said,) = classify(model, [video], views=(2, 3))
     assert found.scores == said.heads
     assert [view.crop for view in found.views] == [0, 1, 2] * 2
-    assert [(view.start, view.end) for view in found.views] == [(0.0, 0.56)] * 3 + [(0.84, 1.4)] * 3
+    assert_same([view[:2] for view in found.views], [(0.0, 0.56)] * 3 + [(0.84, 1.4)] * 3)
     odds = np.exp(said.logits[:, :2])
     sure = (odds / odds.sum(1, keepdims=True)).max(1)
     labels = [LABELS[0][row.argmax()] for row in odds]
