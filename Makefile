@@ -1,13 +1,17 @@
-# make demo: the main job on a real video.   make test: all tests.   make lint: ruff and pyright.   Each sets up .venv.
+# make demo: the main job on a real video, a video classified, demo.html.   make test: all tests.   make lint: ruff and pyright.
+# Each sets up .venv.
 # make train: the four models from scratch on a small task, some fifteen minutes on two cores.
 # make peers: PyTorch, transformers and timm as well; the tests that compare with them run where they are.
 PYTHON ?= python3
 BIN := .venv/bin
+DEMO_VIDEO := vivit/demo/clockwise-3_digit-6.mkv
 
 .PHONY: demo test train lint peers clean
 
 demo: .venv/.demo
 	$(BIN)/vivit audit
+	$(BIN)/vivit classify $(DEMO_VIDEO)
+	$(BIN)/vivit explain $(DEMO_VIDEO) -o demo.html
 
 test: .venv/.test
 	$(BIN)/python -m pytest -n 2
