@@ -35,6 +35,10 @@ from vivit.video import DEMO_PACKAGE
 FRAMES, STRIDE, SIZE = 32, 2, 224
 VIEWS, CROPS, SHORTER_SIDE = 4, 3, 256
 LONG = "bigbuckbunny.mp4"  # of 1280x720: played forward and back it makes a file of ten seconds
+COLUMNS = (
+    *("PyAV\nRGB", "PyAV\ndecoding", "vivit\n1 thread", "vivit\nall"),
+    *("1 ÷\nRGB", "all ÷\nRGB", "all ÷\ndecoding", "CPU, 1 ÷\nRGB", "CPU, 1 ÷\ndecoding"),
+)
 
 
 class Work(NamedTuple):
@@ -49,23 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("videos", nargs="*", type=Path, help="video files; default: those of the demo package")
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args(arguments)
-    table = Table(
-        title=f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, and how many times PyAV's"
-    )
+    table = Table(title=f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, how many times PyAV's")
     for name in ("video", "clip"):
         table.add_column(name, no_wrap=True)
-    for name in (
-        "PyAV RGB",
-        "PyAV decoding",
-        "vivit, 1 thread",
-        "vivit, all",
-        "1 ÷ RGB",
-        "all ÷ RGB",
-        "all ÷ decoding",
-    ):
-        table.add_column(name, justify="right")
-    table.add_column("CPU: 1 ÷ RGB", justify="right")
-    table.add_column("CPU: 1 ÷ decoding", justify="right")
+    for name in COLUMNS:
+        table.add_column(name, justify="right", no_wrap=True)
     with tempfile.TemporaryDirectory() as folder:
         for path in options.videos or _demo_videos(Path(folder)):
             for clip, work in _works(path):
