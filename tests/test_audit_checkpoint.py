@@ -35,7 +35,7 @@ def clip_path(tmp_path_factory):
 
 def ready(form="", **fields):
     """A model, of two layers each, with weights that bfloat16 does not hold."""
-    made = model(replace(named("vivit-tiny/8x2" + form), layers=2, temporal_layers=2), **fields)
+    made = model(replace(named("vivit-tiny/8x2" + form), layers=2, temporal_layers=1), **fields)
     return replace(made, params=convert(made.params, lambda leaf: leaf * np.float32(1.0017)))
 
 
@@ -142,6 +142,16 @@ def test_one_leaf_that_production_has_otherwise_fails_at_its_own_stage(
     assert "exceeds bound" in failed["worst"]
 
 
+def test_what_is_no_number_fails_and_is_null_in_the_json(clip_path, tmp_path, capsys, monkeypatch):
+    vivit.save(tmp_path / "model", ready())
+    right = compiled.logits
+    monkeypatch.setattr(audit_checkpoint.compiled, "logits", lambda *rest, **options: right(*rest, **options) * np.nan)
+    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "--json", str(tmp_path / "x")]) == 1
+    assert "FAIL float32: first departs at logits: error nan exceeds bound" in capsys.readouterr().out
+    report = json.loads((tmp_path / "x").read_text(), parse_constant=pytest.fail)
+    assert [row["error"] for row in report["rows"] if not row["passed"]] == [None, None]
+
+
 def test_another_class_than_the_references_fails(clip_path, tmp_path, capsys, monkeypatch):
     vivit.save(tmp_path / "model", ready())
     right = compiled.logits
@@ -150,7 +160,7 @@ def test_another_class_than_the_references_fails(clip_path, tmp_path, capsys, mo
     assert code == 1
     (decision,) = report["decisions"]
     assert not decision["agrees"]
-    assert "FAIL head 0: production says another class than the reference" in out
+    assert "FAIL head 0: production has another class than the reference, which leads by" in out
     assert "0 of 1 heads agree" in out
 
 

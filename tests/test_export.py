@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -216,6 +217,15 @@ def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, mon
     assert not os.listdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """The demo model, cut in the middle of its weights."""
+    folder = Path(shutil.copytree(demo_checkpoint(), tmp_path_factory.mktemp("damaged") / "model"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200_000])
+    return folder
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -228,13 +238,15 @@ def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, mon
         (["-o", "{here}/taken"], "taken.json is a folder: name a file"),
         (["-o", "/proc/x"], "/proc/x cannot be written: "),
         (["-o", "{here}/x", "--checkpoint", "{here}/nothing"], "nothing does not exist: it must be a folder with"),
+        (["-o", "{here}/x", "--checkpoint", "{damaged}"], "model.safetensors"),
     ],
 )
-def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
+def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, damaged, capsys):
     (tmp_path / "taken.json").mkdir()
-    assert cli.main(["export", *(argument.format(here=tmp_path) for argument in arguments)]) == 2
+    places = dict(here=tmp_path, damaged=damaged)
+    assert cli.main(["export", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
-    assert message.format(here=tmp_path) in error
+    assert message.format(**places) in error
     assert error.count("\n") == 1
     assert os.listdir(tmp_path) == ["taken.json"]
 

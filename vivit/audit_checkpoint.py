@@ -52,12 +52,12 @@ class Best(NamedTuple):
 class Decision:
     """What one head says, by the reference and in production, by dtype.
 
-    lead: by how much the reference prefers its class to the next.
+    lead: by how much the reference prefers its class to the next; None if there is no other.
     """
 
     head: int
     reference: Best
-    lead: float
+    lead: float | None
     production: dict[str, Best]
 
     @property
@@ -177,7 +177,7 @@ def _decisions(model: Model, expected: np.ndarray, logits: dict[str, np.ndarray]
             Decision(
                 head=head,
                 reference=_best(expected[place], names),
-                lead=float(ranked[0] - ranked[1]) if count > 1 else math.inf,
+                lead=float(ranked[0] - ranked[1]) if count > 1 else None,
                 production={dtype: _best(values[place], names) for dtype, values in logits.items()},
             )
         )

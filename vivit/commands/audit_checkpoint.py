@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import time
 from dataclasses import asdict
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         "clip": {"shape": clip.shape, "start": 0, "stride": STRIDE, "sha256": digest_of_pixels(clip)},
         "software": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
-        "rows": [asdict(row) for row in verdict.rows],
+        "rows": [_plain(asdict(row)) for row in verdict.rows],
         "covered": verdict.covered,
         "decisions": [_decision(decision) for decision in verdict.decisions],
         "seconds": round(time.perf_counter() - begun, 1),
@@ -76,7 +77,14 @@ def _decision(decision: "Decision") -> dict[str, Any]:
         "agrees": decision.agrees,
         "lead": decision.lead,
         "reference": decision.reference._asdict(),
-        "production": {dtype: best._asdict() for dtype, best in decision.production.items()},
+        "production": {dtype: _plain(best._asdict()) for dtype, best in decision.production.items()},
+    }
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """With null for a number that is not finite, which JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
 
 
@@ -111,10 +119,8 @@ def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
         out.print(f"FAIL {row.dtype}: first departs at {row.stage}: {row.worst}", markup=False, soft_wrap=True)
     for decision in verdict.decisions:
         if not decision.agrees:
-            lead = f"by {decision.lead:.3g}"
-            out.print(
-                f"FAIL head {decision.head}: production says another class than the reference, which leads {lead}"
-            )
+            lead = f"leads by {decision.lead:.3g} there"
+            out.print(f"FAIL head {decision.head}: production has another class than the reference, which {lead}")
     passed = sum(row.passed for row in verdict.rows)
     agree = sum(decision.agrees for decision in verdict.decisions)
     heads = f", {agree} of {len(verdict.decisions)} heads agree" if verdict.decisions else ""

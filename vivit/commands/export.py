@@ -16,7 +16,7 @@ NOTE = (
     "and flatbuffers (pip install jax flatbuffers): jax.export.deserialize(open('FILE', 'rb').read()).call(clips). "
     "Attention: for tpu alone the Pallas kernels; for any other choice of platforms XLA's form, on a TPU too. "
     "Without --batch any number of clips is taken, one after the other; with --batch N exactly N, at once. "
-    "JAX promises to run a program for half a year of its releases: keep the checkpoint, and export it again."
+    "JAX must be of the version that wrote it or newer, and promises half a year of newer ones: keep the checkpoint."
 )
 
 

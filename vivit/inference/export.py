@@ -4,6 +4,8 @@ Whoever has JAX and flatbuffers (which jax.export needs) runs it, with `clips` u
 
     logits = jax.jit(jax.export.deserialize(open("FILE", "rb").read()).call)(clips)
 
+The JAX must be of the version that wrote it or newer; JAX promises half a year of newer ones.
+
 Weights are constants of the program. Given as arguments they would compile faster and be held once however many batch
 sizes are compiled, but a second file could be mistaken for another model's, and its user would have to load it.
 
@@ -161,7 +163,8 @@ def _described(model: Model, program: jax.export.Exported, batch: int | None, dt
     count = "b" if batch is None else batch
     (video,), (logits,) = program.in_avals, program.out_avals
     return {
-        "use": "jax.jit(jax.export.deserialize(open(FILE, 'rb').read()).call)(video); it needs jax and flatbuffers",
+        "use": "jax.jit(jax.export.deserialize(open(FILE, 'rb').read()).call)(video)",
+        "needs": ["flatbuffers", f"jax>={jax.__version__}"],
         "input": {
             "dtype": "uint8",
             "shape": [count, *video.shape[1:]],
