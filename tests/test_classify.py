@@ -60,6 +60,22 @@ def test_logits_are_averaged_over_clips_spread_in_time_and_three_crops_from_end_
     assert_same([score.probability for score in found.heads[0]], sorted(odds / odds.sum(), reverse=True), 1e-12)
 
 
+@pytest.mark.parametrize("resize", [None, 32, 41])
+def test_classifying_a_video_gives_the_logits_that_evaluating_it_gives(resize, model, tmp_path):
+    pytest.importorskip("grain", reason="the [train] extra is not installed")
+    from vivit.data.sources import Dataset, Example
+    from vivit.training.evaluate import evaluate
+
+    changed = replace(model, preprocessing=replace(WIDE, resize=resize))
+    encode(tmp_path / "long.mkv", scene(40, 50, 77), LOSSLESS)
+    encode(tmp_path / "short.mkv", scene(9, 77, 50), LOSSLESS)
+    paths = [str(tmp_path / name) for name in ("long.mkv", "short.mkv")]
+    dataset = Dataset(tuple(Example(path, ((0,), (0,))) for path in paths), ("verb", "noun"), LABELS)
+    expected = evaluate(changed, dataset, views=(3, 2), batch=4).logits
+    found = [one.logits.mean(0) for one in classify(changed, paths, views=(3, 2))]
+    assert_same(found, expected, 1e-5)
+
+
 @pytest.mark.parametrize("views", [(1, 1), (2, 1), (3, 2)])
 def test_an_array_of_the_frames_of_a_file_gives_the_same_as_the_file(views, model, tmp_path):
     pictures = written(tmp_path / "clip.mkv", 31)
