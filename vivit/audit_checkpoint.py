@@ -111,7 +111,7 @@ def audit_checkpoint(
         progress(f"the yardstick of its bound, {dtype}")
         found = _Compared(partial(_row, dtype, stages, expected), names)
         plain.forward(params, video, config, dtype=dtype, capture=found)
-        rows += found.values()
+        rows += [found[name] for name in names]  # one that is missing is an error, never a pass
     decisions = _decisions(model, expected[LOGITS][0], logits) if config.classes else ()
     return Verdict(rows=tuple(rows), decisions=decisions, covered=covered)
 
