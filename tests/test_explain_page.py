@@ -1,0 +1,374 @@
+"""The page in a real browser: it shows the numbers that it was given, and nothing but the page is loaded or run."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from browser import PATIENCE, chromium, visit
+from explanation_samples import COLUMNS, HEADS, MODELS, ROWS, T, sample
+
+from vivit.explain.explanation import Target
+from vivit.explain.page import page
+from vivit.model import Score
+from vivit.writing import write_text
+
+matplotlib = pytest.importorskip("matplotlib")
+
+INFERNO = np.round(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3])
+NEAR = (5 + 0.6) / 255  # of a peak: the page draws the palette through ten of its colors, 5 steps off at most; rounding
+# the colors at the centres of a grid of cells, [[r, g, b], …], read from a copy, or the page would be told of slowness
+CENTRES = """([selector, rows, columns]) => {
+  const shown = document.querySelector(selector);
+  const copy = new OffscreenCanvas(shown.width, shown.height).getContext("2d", { willReadFrequently: true });
+  copy.drawImage(shown, 0, 0);
+  return Array.from({ length: rows * columns }, (_, cell) => {
+    const [row, column] = [Math.floor(cell / columns), cell % columns];
+    const [x, y] = [(column + 0.5) * shown.width / columns, (row + 0.5) * shown.height / rows];
+    return [...copy.getImageData(Math.floor(x), Math.floor(y), 1, 1).data].slice(0, 3);
+  });
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture
+def opened(browser, tmp_path):
+    """A function that opens an explanation's page and waits for its script; closed after the test."""
+    visits = []
+
+    def opened(explanation, *, ready=True, **settings):
+        path = tmp_path / f"{len(visits)}.html"
+        write_text(path, page(explanation))
+        visits.append(visit(browser, path, **settings))
+        visited = visits[-1].__enter__()
+        if ready:
+            visited.page.wait_for_selector("#look:not([hidden])")
+        return visited
+
+    yield opened
+    for one in visits:
+        one.__exit__(None, None, None)
+
+
+def colors(shown, selector, rows, columns):
+    return np.array(shown.evaluate(CENTRES, [selector, rows, columns]), float).reshape(rows, columns, 3)
+
+
+def fractions(shown, selector, rows, columns):
+    """What a canvas of heat shows, 0 to 1 of its peak: the palette's nearest color."""
+    found = colors(shown, selector, rows, columns)[:, :, np.newaxis]
+    return np.abs(found - INFERNO).sum(axis=-1).argmin(axis=-1) / 255
+
+
+def with_mean(maps):
+    return np.concatenate([maps.mean(axis=0, keepdims=True), maps])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_attention_and_head_can_be_chosen_and_shows_its_numbers(model, opened):
+    explanation = sample(model)
+    shown = opened(explanation).page
+    shown.fill("#opacity", "100")
+    for number, maps in enumerate(explanation.attention):
+        shown.select_option("#layer", str(number))
+        assert shown.locator("#head option").count() == len(maps.heads) + 1
+        if maps.space is None:
+            assert "no map over space" in shown.inner_text("#said")
+            continue
+        for head, values in enumerate(with_mean(maps.space)):
+            shown.select_option("#head", str(head))
+            time = (number + head) % T  # every one comes up
+            shown.fill("#time", str(4 * time + head % 4))
+            wanted = (values[time] / values.max()).reshape(ROWS, COLUMNS)
+            assert np.abs(fractions(shown, "#picture", ROWS, COLUMNS) - wanted).max() < NEAR
+            tile = f"#heads button:nth-child({head + 1})"
+            assert np.abs(fractions(shown, f"{tile} canvas", ROWS, COLUMNS) - wanted).max() < NEAR
+            assert shown.get_attribute(tile, "aria-pressed") == "true"
+            assert float(shown.inner_text("#peak")) == pytest.approx(values.max(), rel=0.05)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_attention_over_time_is_shown_the_class_token_first(model, opened):
+    explanation = sample(model)
+    shown = opened(explanation).page
+    for number, maps in enumerate(explanation.attention):
+        shown.select_option("#layer", str(number))
+        if maps.time is None:
+            assert not shown.is_visible("#over-time")
+            continue
+        rows = maps.time
+        if maps.time_of_class is not None:
+            rows = np.concatenate([maps.time_of_class[:, np.newaxis], rows], axis=1)
+        for head, values in enumerate(with_mean(rows)):
+            shown.select_option("#head", str(head))
+            assert np.abs(fractions(shown, "#over-time", *values.shape) - values / values.max()).max() < NEAR
+
+
+@pytest.mark.parametrize("field", ["rollout", "relevance"])
+def test_rollout_and_relevance_are_laid_over_the_frame(field, opened):
+    explanation = sample(MODELS[0])
+    values = getattr(explanation, field)
+    shown = opened(explanation).page
+    shown.fill("#opacity", "100")
+    shown.check(f"input[value={field}]")
+    for time in range(T):
+        shown.fill("#time", str(4 * time))
+        wanted = (values[time] / values.max()).reshape(ROWS, COLUMNS)
+        assert np.abs(fractions(shown, "#picture", ROWS, COLUMNS) - wanted).max() < NEAR
+        row, column = divmod(int(values[time].argmax()), COLUMNS)
+        assert f"strongest in row {row + 1} of {ROWS}, column {column + 1} of {COLUMNS}" in shown.inner_text("#said")
+
+
+@pytest.mark.parametrize(("enlarged", "error"), [(1, 0), (8, 8)], ids=["small frames exactly", "large ones as JPEG"])
+def test_the_slider_shows_each_frame(enlarged, error, opened):
+    explanation = sample(MODELS[2])
+    frames = explanation.frames.repeat(enlarged, axis=1).repeat(enlarged, axis=2)
+    config = replace(
+        explanation.config, height=16 * enlarged, width=24 * enlarged, tubelet=(4, 8 * enlarged, 8 * enlarged)
+    )
+    shown = opened(replace(explanation, frames=frames, config=config)).page
+    shown.check("input[value=none]")
+    for frame in range(16):
+        shown.fill("#time", str(frame))
+        difference = colors(shown, "#picture", 16, 24) - explanation.frames[frame]
+        assert np.abs(difference).max() <= error
+        assert shown.inner_text("#time-value") == f"{frame + 1} of 16, {explanation.stamps[frame]:.2f} s"
+
+
+def test_at_half_opacity_the_frame_and_the_map_are_mixed(opened):
+    shown = opened(sample(MODELS[0])).page
+    found = {}
+    for opacity in ("0", "50", "100"):
+        shown.fill("#opacity", opacity)
+        found[opacity] = colors(shown, "#picture", ROWS, COLUMNS)
+    assert np.abs(found["50"] - (found["0"] + found["100"]) / 2).max() <= 2
+
+
+def test_filters_are_shown_the_largest_norm_first(opened):
+    explanation = sample(MODELS[0])
+    shown = opened(explanation).page
+    norms = np.sqrt((explanation.filters.astype(float) ** 2).sum(axis=(1, 2, 3, 4)))
+    kernel = explanation.filters[norms.argmax()]
+    t, h, w, _ = kernel.shape
+    corner = shown.evaluate(
+        """([width, height]) => {
+          const copy = new OffscreenCanvas(width, height).getContext("2d");
+          copy.drawImage(document.querySelector("img.filters"), -2, -2);
+          return [...copy.getImageData(0, 0, width, height).data];
+        }""",
+        [t * w, h],
+    )
+    found = np.array(corner).reshape(h, t, w, 4)[..., :3].transpose(1, 0, 2, 3)
+    assert np.abs(found - 127.5 * (1 + kernel / np.abs(kernel).max())).max() <= 1
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nothing_is_loaded_logged_or_thrown_while_everything_is_used(model, opened):
+    from playwright.sync_api import expect
+
+    visited = opened(sample(model))
+    shown = visited.page
+    for choice in ("none", "attention", "rollout", "relevance"):
+        shown.check(f"input[value={choice}]")
+    for layer in range(shown.locator("#layer option").count()):
+        shown.select_option("#layer", str(layer))
+        for tile in shown.locator("#heads button").all()[: HEADS + 1]:
+            tile.click()
+    shown.click("#play")
+    expect(shown.locator("#time-value")).not_to_contain_text("1 of 16", timeout=PATIENCE)
+    shown.click("#play")
+    shown.click("summary")
+    assert (visited.console, visited.errors, len(visited.requests)) == ([], [], 1)
+
+
+ODD = "<img src=x onerror=hit=1> </script><script>hit=1</script> \"'&amp; <!-- ${x} $title \u2028 \ud800 <b>"
+SHOWN = ODD.replace("\u2028", "\ufffd").replace("\ud800", "\ufffd")
+
+
+def odd_names(text):
+    explanation = sample(MODELS[0])
+    return replace(
+        explanation,
+        name=text,
+        checkpoint=text,
+        scores=tuple((Score(text, 0.9), Score(f"{text} 2", 0.1)) for _ in explanation.scores),
+        views=tuple(view._replace(best=(Score(text, 0.5),) * 2) for view in explanation.views),
+        target=Target(0, 1, text, 0.9),
+    )
+
+
+def test_markup_in_names_is_shown_and_does_nothing(opened):
+    visited = opened(odd_names(ODD))
+    shown = visited.page
+    assert shown.inner_text("h1") == SHOWN
+    assert shown.title() == f"{SHOWN}: {SHOWN}"
+    for place in (
+        "header p:last-child",
+        ".labels tbody tr",
+        "tr.pictured",
+        "#said",
+        "fieldset",
+        "#model-heading + div",
+    ):
+        assert SHOWN in shown.locator(place).first.inner_text()
+    assert shown.get_attribute("meter", "aria-label") == SHOWN
+    assert shown.evaluate("typeof hit") == "undefined"
+    assert shown.evaluate("['img', 'script', 'b'].map((name) => document.querySelectorAll(name).length)") == [1, 2, 0]
+    assert (visited.console, visited.errors, len(visited.requests)) == ([], [], 1)
+
+
+def test_the_policy_forbids_what_is_not_the_page(opened):
+    visited = opened(sample(MODELS[0]))
+    visited.page.evaluate("""() => {
+        document.body.append(Object.assign(new Image(), { src: "https://localhost:9/x.png" }));
+        document.body.append(Object.assign(document.createElement("script"), { textContent: "hit = 1" }));
+        return fetch("https://localhost:9/x.json").catch(() => 0);
+    }""")
+    assert visited.page.evaluate("typeof hit") == "undefined"
+    assert sum("Content Security Policy" in text for _, text in visited.console) >= 3
+
+
+def focus(shown, selector):
+    """Tab, from the top, until the element has the focus."""
+    shown.evaluate("document.activeElement.blur(), getSelection().collapse(document.body, 0)")
+    for _ in range(60):
+        shown.keyboard.press("Tab")
+        if shown.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"Tab never reaches {selector}")
+
+
+@pytest.mark.parametrize(
+    ("selector", "key", "changes"),
+    [
+        ("#time", "ArrowRight", "document.getElementById('said').textContent"),
+        ("#time", "End", "document.getElementById('said').textContent"),
+        ("#play", "Space", "document.getElementById('play').textContent"),
+        ("input[name=over]", "ArrowUp", "document.querySelector('input[name=over]:checked').value"),
+        ("#opacity", "ArrowLeft", "document.getElementById('opacity-value').textContent"),
+        ("#layer", "ArrowUp", "document.getElementById('layer').value"),
+        ("#head", "ArrowDown", "document.getElementById('head').value"),
+        ("#heads button:nth-child(3)", "Space", "document.getElementById('head').value"),
+        ("#heads button:nth-child(4)", "Enter", "document.getElementById('said').textContent"),
+        ("summary", "Enter", "String(document.querySelector('details').open)"),
+    ],
+)
+def test_the_keyboard_alone_reaches_and_moves_every_control(selector, key, changes, at_keys):
+    shown = at_keys
+    focus(shown, selector)
+    before = shown.evaluate(changes)
+    outline = shown.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    shown.keyboard.press(key)
+    assert shown.evaluate(changes) != before
+    assert outline == "solid"  # where the focus is can be seen
+
+
+@pytest.fixture(scope="module")
+def at_keys(browser, tmp_path_factory):
+    path = tmp_path_factory.mktemp("keys") / "page.html"
+    write_text(path, page(sample(MODELS[0])))
+    with visit(browser, path) as visited:
+        visited.page.wait_for_selector("#look:not([hidden])")
+        yield visited.page
+
+
+def test_regions_that_scroll_are_reached_by_the_keyboard(at_keys):
+    for number in range(at_keys.locator("[role=region]").count()):
+        name = at_keys.locator("[role=region]").nth(number).evaluate("(region) => region.className")
+        focus(at_keys, f".{name.split()[0]}")
+
+
+def test_the_sentence_that_is_read_aloud_says_every_change_but_not_while_it_plays(opened):
+    shown = opened(sample(MODELS[0])).page
+    said = [shown.inner_text("#said")]
+    assert shown.get_attribute("#said", "aria-live") == "polite"
+    for change in (
+        lambda: shown.fill("#time", "9"),
+        lambda: shown.check("input[value=rollout]"),
+        lambda: shown.check("input[value=none]"),
+        lambda: shown.select_option("#layer", "0"),
+        lambda: shown.select_option("#head", "2"),
+    ):
+        change()
+        said.append(shown.inner_text("#said"))
+    assert len(set(said)) == len(said)
+    shown.click("#play")
+    assert shown.get_attribute("#said", "aria-live") == "off"
+    shown.click("#play")
+    assert shown.get_attribute("#said", "aria-live") == "polite"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("text", ["short", "long" * 40, "many words " * 30], ids=["short", "one long word", "words"])
+def test_a_phone_never_scrolls_sideways(scheme, text, opened):
+    shown = opened(odd_names(text), viewport={"width": 320, "height": 640}, color_scheme=scheme).page
+    shown.click("summary")
+    assert shown.evaluate("document.documentElement.scrollWidth") == 320
+    outside = """[...document.querySelectorAll("main :not(.scroll *)")]
+        .filter((e) => e.getBoundingClientRect().right > 320).map((e) => e.outerHTML.slice(0, 80))"""
+    assert shown.evaluate(outside) == []
+
+
+def test_without_scripts_labels_views_and_config_are_there(opened):
+    explanation = sample(MODELS[1])
+    shown = opened(explanation, ready=False, java_script_enabled=False).page
+    text = shown.inner_text("body")
+    for head in explanation.scores:
+        for score in head:
+            assert f"{score.label}\t{100 * score.probability:.1f} %" in text
+    for view in explanation.views:
+        assert all(f"{score.label}, {100 * score.probability:.1f} %" in text for score in view.best)
+    for name in ("temporal_layers", "tubelet", "epsilon", "resize"):
+        assert name in text
+    assert "need JavaScript" in text
+    assert not shown.is_visible("#look")
+
+
+# [contrast, text] of every visible text that is less than 4.5 : 1 above what is behind it, and how many texts there are
+# Source: WCAG 2.2, success criterion 1.4.3
+FAINT = """() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, channel) => sum + v * [0.2126, 0.7152, 0.0722][channel], 0);
+  const behind = (element) => {
+    for (; element; element = element.parentElement) {
+      const color = numbers(getComputedStyle(element).backgroundColor);
+      if (color.length === 3) return color;
+    }
+    return numbers(getComputedStyle(document.body).backgroundColor);
+  };
+  const found = [...document.body.querySelectorAll("*")]
+    .filter((e) => e.checkVisibility() && !e.matches("script, option"))
+    .filter((e) => e.matches("select") || [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .map((e) => {
+      const [a, b] = [light(numbers(getComputedStyle(e).color)), light(behind(e))];
+      return [(Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), e.textContent.trim().slice(0, 40)];
+    });
+  return [found.filter(([contrast]) => contrast < 4.5), found.length];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out(scheme, opened):
+    shown = opened(sample(MODELS[0]), color_scheme=scheme).page
+    shown.click("summary")
+    faint, count = shown.evaluate(FAINT)
+    assert faint == []
+    assert count > 100
+    shown.evaluate("document.documentElement.style.setProperty('--soft', '#888')")
+    assert bool(shown.evaluate(FAINT)[0]) == (scheme == "light")  # #888 is too faint on white alone
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+def test_nothing_moves_by_itself(motion, opened):
+    shown = opened(sample(MODELS[0]), reduced_motion=motion).page
+    said = shown.inner_text("#said")
+    shown.wait_for_timeout(400)  # two and more frames
+    assert shown.inner_text("#said") == said
+    assert shown.evaluate("document.getAnimations().length") == 0
+    assert shown.inner_text("#play") == "Play"
