@@ -223,13 +223,14 @@ def test_a_digest_of_pixels_sees_every_pixel_and_no_layout_of_memory():
         (["{clip}", "--checkpoint", "{demo}", "--model", "spatio_temporal"], "--model and --size choose among random"),
         (["{clip}", "--checkpoint", "{demo}", "--size", "tiny"], "leave them out with --checkpoint"),
         (["{clip}", "--checkpoint", "{here}/nothing"], "nothing does not exist: it must be a folder"),
-        (["{short}", "--checkpoint", "{demo}"], "short.mkv has 9 frames: 8 frames at stride 2 from frame 0 on need 15"),
+        (["{short}", "--checkpoint", "{demo}"], "short.mkv has 7 frames: 8 frames at stride 1 from frame 0 on need 8"),
+        (["{clip}", "--frames", "16"], "--frames is of a checkpoint: name it with --checkpoint"),
         (["{here}/none.mp4", "--checkpoint", "{demo}"], "none.mp4 is not a file: it must be a video"),
         (["{clip}", "--checkpoint", "{demo}", "--json", "{here}/no/x"], "the folder {here}/no does not exist"),
     ],
 )
 def test_an_audit_of_bad_input_is_one_line(arguments, message, clip_path, tmp_path, capsys):
-    write_video(tmp_path / "short.mkv", 9)
+    write_video(tmp_path / "short.mkv", 7)
     places = dict(clip=clip_path, demo=demo_checkpoint(), here=tmp_path, short=tmp_path / "short.mkv")
     assert cli.main(["audit", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err

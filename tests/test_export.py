@@ -177,7 +177,8 @@ def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(
     assert here.read_bytes() == there.read_bytes()
     assert str(ROOT).encode() not in here.read_bytes()
     assert b"export.py" not in here.read_bytes()
-    assert done.stderr == f"vivit export: no --checkpoint: the demo model that ships, {demo_checkpoint()}\n"
+    assert done.stderr.startswith("vivit export: no --checkpoint: the demo model that ships with the package")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_description_gets_its_name_before_the_program_does(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from vivit.commands import audit_checkpoint
+from vivit.commands.chosen import SAID, add_checkpoint
 from vivit.commands.shown import RIGHT, console
 from vivit.reference.config import Model
 from vivit.writing import write_text
@@ -22,11 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "audit", help="production against the reference on a real video: every variant, or a checkpoint"
     )
     audit.add_argument("video", nargs="?", metavar="VIDEO", help="a video file (default: the [demo] extra's clip)")
-    audit.add_argument(
-        "--checkpoint",
-        metavar="PATH",
-        help="audit these weights, stage by stage (default: random ones of every variant)",
-    )
+    add_checkpoint(audit, default="every variant with random weights")
     audit.add_argument("--model", choices=get_args(Model), help="only this model")
     audit.add_argument("--size", choices=("tiny", "base"), help="of the models (default: tiny)")
     audit.add_argument("--json", metavar="FILE", type=Path, help="write the table there as well")
@@ -44,6 +41,9 @@ def run(options: argparse.Namespace) -> int:
         if options.model is not None or options.size is not None:
             raise ValueError("--model and --size choose among random models: leave them out with --checkpoint")
         return audit_checkpoint.run(options)
+    for name in SAID:
+        if getattr(options, name) is not None:
+            raise ValueError(f"--{name} is of a checkpoint: name it with --checkpoint")
     size = options.size or "tiny"
     configs = variants(size, options.model)
     sizes = next(iter(configs.values()))

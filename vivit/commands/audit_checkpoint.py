@@ -14,13 +14,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from vivit.commands.chosen import loaded
 from vivit.commands.shown import RIGHT, console
 from vivit.writing import write_text
 
 if TYPE_CHECKING:
     from vivit.audit_checkpoint import Best, Decision, Row, Verdict
 
-STRIDE = 2  # from frame to frame of the clip
 FORMAT, VERSION = "vivit audit of a checkpoint", 1
 
 
@@ -29,23 +29,22 @@ def run(options: argparse.Namespace) -> int:
     import jax  # here, so that `vivit info` need not load it
 
     from vivit.audit_checkpoint import STEPS, audit_checkpoint
-    from vivit.checkpoints.load import load
     from vivit.digests import digest_of_params, digest_of_pixels
     from vivit.reference.params import parameters
     from vivit.versions import versions
     from vivit.video import demo_video
 
     begun = time.perf_counter()
-    model = load(options.checkpoint)
+    model, _ = loaded(options)
     path = options.video or demo_video()
-    clip = model.read(path, stride=STRIDE)
+    clip = model.read(path)
     columns = (TextColumn("auditing: {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=STEPS, completed=-1)
         verdict = audit_checkpoint(
             model, clip, progress=lambda what: progress.update(task, advance=1, description=what)
         )
-    device = jax.devices()[0]
+    device, pixels = jax.devices()[0], digest_of_pixels(clip)
     report = {
         "format": FORMAT,
         "version": VERSION,
@@ -57,7 +56,12 @@ def run(options: argparse.Namespace) -> int:
         "preprocessing": asdict(model.preprocessing),
         "labels": model.labels,
         "video": str(path),
-        "clip": {"shape": clip.shape, "start": 0, "stride": STRIDE, "sha256": digest_of_pixels(clip)},
+        "clip": {
+            "shape": clip.shape,
+            "start": 0,
+            "stride": model.preprocessing.stride,
+            "sha256": digest_of_pixels(clip),
+        },
         "software": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "rows": [_plain(asdict(row)) for row in verdict.rows],

@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 SAID = ("frames", "height", "width", "labels", "preprocessing")  # of vivit.load
 
 
-def add_checkpoint(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """--checkpoint, and what it may leave open. required: there is no demo model in its place."""
-    told = "what `vivit convert` reads" + ("" if required else " (default: the demo model that ships with the package)")
+def add_checkpoint(
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool = False,
+    default: str = "the demo model that ships with the package",
+) -> None:
+    """--checkpoint, and what it may leave open. default: what there is in its place, unless it is required."""
+    told = "what `vivit convert` reads" + ("" if required else f" (default: {default})")
     parser.add_argument("--checkpoint", required=required, metavar="PATH", help=told)
     said = parser.add_argument_group("what the checkpoint does not say, or the clips that you want")
     said.add_argument("--labels", help="kinetics400, something_something_v2, or a file: names in the logits' order")

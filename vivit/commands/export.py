@@ -1,11 +1,10 @@
 """`vivit export`: a checkpoint as one file that runs wherever JAX is, without this package."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vivit.demonstration import demo_checkpoint
+from vivit.commands.chosen import add_checkpoint, announce, loaded
 
 if TYPE_CHECKING:
     from vivit.inference.export import Exported
@@ -23,9 +22,7 @@ NOTE = (
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("export", help="write a program that runs without this package", epilog=NOTE)
-    parser.add_argument(
-        "--checkpoint", metavar="PATH", help="what `vivit convert` reads (default: the demo model that ships)"
-    )
+    add_checkpoint(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", type=Path, help="the program to write")
     parser.add_argument(
         "--platforms", default="cpu,cuda,tpu", metavar="A,B", help="of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)"
@@ -37,18 +34,15 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0."""
-    from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
-    from vivit.inference.export import check_export, export
+    from vivit.inference.export import check_export, export  # here, so that `vivit info` need not load JAX
 
     settings: dict[str, Any] = dict(
         platforms=tuple(options.platforms.split(",")), batch=options.batch, dtype=options.dtype
     )
     check_export(options.output, **settings)
-    path = options.checkpoint
-    if path is None:
-        path = demo_checkpoint()
-        print(f"vivit export: no --checkpoint: the demo model that ships, {path}", file=sys.stderr)
-    _print(export(load(path), options.output, **settings))
+    model, _ = loaded(options)
+    _print(export(model, options.output, **settings))
+    announce(options)
     return 0
 
 
