@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             "shape": clip.shape,
             "start": 0,
             "stride": model.preprocessing.stride,
-            "sha256": digest_of_pixels(clip),
+            "sha256": pixels,
         },
         "software": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
