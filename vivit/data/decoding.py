@@ -16,11 +16,10 @@ from vivit.data.converting import convert
 from vivit.data.opening import FAILURES, Limits, Opened, frames, opened, packets
 from vivit.data.pictures import Fit, upright_size
 from vivit.data.probing import Table, Video, stamp_table
+from vivit.data.sparing import can_be_spared, prefix_of
 from vivit.data.views import as_stored
 
 SEEK_OVER = 32  # frames that are rather decoded than jumped over
-# decoders that know which frames no other refers to (hevc's may be referred to from other layers)
-SPARING = {"h264"}
 
 
 class ShortVideoError(ValueError):
@@ -138,17 +137,14 @@ def _from_keyframe(file: Opened, table: Table, key: int, wanted: list[int]) -> I
 def _checked(
     file: Opened, table: Table, position: int, coming: Iterator[av.Packet], wanted: list[int]
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Decodes; every frame must carry the stamp that the table has for it. Some that are not wanted may be left out."""
-    ticks = table.ticks
+    """Decodes what is wanted or referred to; every frame must carry the stamp that the table has for it."""
+    ticks, spared = table.ticks, set[int]()
     start = ticks[position]
-    # the first two are always decoded: where packets are fields, two to a frame, the second stamp gives it away
-    needed = {*ticks[position : position + 2].tolist(), *ticks[wanted].tolist()}
-    sparing = file.stream.codec_context.name in SPARING
     try:
-        for frame in _decoded(file, coming, needed if sparing else None):
+        for frame in _decoded(file, coming, set(ticks[wanted].tolist()), spared):
             if frame.pts is not None and frame.pts < start:
                 continue  # shown before the keyframe: needs what was jumped over
-            while sparing and position < len(ticks) and ticks[position] != frame.pts and ticks[position] not in needed:
+            while position < len(ticks) and int(ticks[position]) in spared:
                 position += 1
             if frame.is_corrupt or position >= len(ticks) or frame.pts != ticks[position]:
                 raise _MisledError
@@ -158,11 +154,17 @@ def _checked(
         raise _MisledError from None
 
 
-def _decoded(file: Opened, coming: Iterator[av.Packet], needed: set[int] | None) -> Iterator[av.VideoFrame]:
-    """needed: stamps of the frames that must come; of the others those that no frame refers to are left out."""
+def _decoded(file: Opened, coming: Iterator[av.Packet], wanted: set[int], spared: set[int]) -> Iterator[av.VideoFrame]:
+    """wanted: stamps. spared: receives the stamps of frames that are not decoded."""
+    context = file.stream.codec_context
+    prefix = prefix_of(context)
     for packet in coming:
-        if needed is not None:
-            file.stream.codec_context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
+        stamp = packet.pts
+        spare = stamp is not None and stamp not in wanted and can_be_spared(packet, prefix)
+        if stamp is not None and spare:
+            spared.add(stamp)
+        if prefix is not None:
+            context.skip_frame = "NONREF" if spare else "DEFAULT"
         yield from file.stream.decode(packet)
     yield from file.stream.decode(None)
 

@@ -20,7 +20,6 @@ from vivit.data.pictures import upright_size
 ONE_FRAME_A_PACKET = {"av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "prores", "vp9"}
 # containers whose stamps are those of decoding
 UNSTAMPED = {"avi"}
-CHECKED = 2  # frames whose stamps must be those of the table: where packets are fields, the second's is not
 USUAL_RATE = 25.0  # for a file without stamps that declares no rate
 
 
@@ -51,7 +50,7 @@ class Video:
 
 
 def probe(path: str | Path, *, limits: Limits | None = None, threads: int = 1) -> Video:
-    """Counts and times the frames of a file, without decoding more than the first two if its stamps allow that.
+    """Counts and times the frames of a file, without decoding more than one of them if its stamps allow that.
 
     threads: of the decoder, 0: all cores. Raises ValueError, in one line that names the file, if it cannot be read as
     a video or has no frame.
@@ -59,7 +58,7 @@ def probe(path: str | Path, *, limits: Limits | None = None, threads: int = 1) -
     with opened(path, limits=limits, threads=threads) as file:
         shown: list[av.VideoFrame] = []
         table = stamp_table(file, shown=shown)
-        if table is not None and [frame.pts for frame in shown] == table.ticks[:CHECKED].tolist():
+        if table is not None and shown and shown[0].pts == table.ticks[0]:
             return _video(file, shown[0], table.ticks, table)
     with opened(path, limits=limits, threads=threads) as file:
         coming = frames(file)
@@ -73,7 +72,7 @@ def stamp_table(file: Opened, last: int | None = None, shown: list[av.VideoFrame
     """One pass over the packets of a file that was just opened.
 
     last: stop where nothing that follows can be shown before this frame; None: read to the end. shown: receives the
-    first frames, CHECKED of them, the only ones that are decoded; None: none is.
+    first frame, the only one that is decoded; None: none is.
     Returns None where stamps do not tell which frame is which: then only decoding from the start does.
     """
     if UNSTAMPED & set(file.container.format.name.split(",")):
@@ -91,18 +90,16 @@ def stamp_table(file: Opened, last: int | None = None, shown: list[av.VideoFrame
             if last is not None and previous_key > last:
                 break
             previous_key = count - dropped
-        if shown is not None and len(shown) < CHECKED:
-            shown += file.stream.decode(packet)
+        if shown is not None and not shown:
+            shown += file.stream.decode(packet)[:1]
         if packet.is_discard:
             dropped += 1
             continue
         if is_key:
             keys.append(tick)
         ticks.append(tick)
-    if shown is not None:
-        if len(shown) < CHECKED:
-            shown += file.stream.decode(None)
-        del shown[CHECKED:]
+    if shown is not None and not shown:
+        shown += file.stream.decode(None)[:1]
     ordered = np.sort(np.array(ticks, np.int64))
     # a first keyframe that is not shown first has pictures before it that cannot be decoded
     if not ticks or (not dropped and ticks[0] != ordered[0]) or (np.diff(ordered) == 0).any():
