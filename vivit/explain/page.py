@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib import resources
+from pathlib import PurePath
 from string import Template
 from typing import Any
 
@@ -35,8 +36,8 @@ def page(explanation: Explanation) -> str:
     shown = most_used(one.filters)
     kernel = "×".join(map(str, one.filters.shape[1:4]))
     return Template(html).substitute(
-        title=_text(f"{one.name}: {one.target.label}"),
-        name=_text(one.name),
+        title=_text(f"{PurePath(one.name).name}: {one.target.label}"),
+        name=_text(PurePath(one.name).name),
         summary=f"{_text(one.checkpoint or 'The model')} says <strong>{_text(one.target.label)}</strong>, "
         f"{_percent(one.target.probability)}.",
         view_count=f"{count} views" if count > 1 else "one view",

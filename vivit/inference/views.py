@@ -56,7 +56,8 @@ def taken(
     the model's size already, or float32 of the model's size, already preprocessed.
     views: clips in time and crops of each; those that would be the same clip are taken once. stride: frames from one
     to the next; None: the model's for a file, 1 for an array. A video that is shorter than a clip starts again.
-    limits: what a file may ask of this machine. threads: of the decoder, 0: all cores.
+    limits: what a file may ask of this machine. threads: of the decoder, 0: all cores; the pixels of a sound file do
+    not depend on them.
     Raises ValueError, in one line that names the video, for what cannot be read or does not fit.
     """
     for name, value in zip(("clips", "crops"), views, strict=True):
