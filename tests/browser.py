@@ -46,7 +46,9 @@ def chromium() -> Iterator[object]:
     found = next(filter(None, map(shutil.which, NAMES)), None)
     needed = os.environ.get(NEEDED) == "1"
     if found is None:
-        (pytest.fail if needed else pytest.skip)("no Chromium is installed")
+        (pytest.fail if needed else pytest.skip)(
+            "no Chromium is installed: get it with apt-get install --no-install-recommends chromium"
+        )
     if not needed:
         pytest.importorskip("playwright")
     from playwright.sync_api import sync_playwright

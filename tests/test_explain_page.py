@@ -139,6 +139,29 @@ def test_the_matrix_over_time_frames_the_time_shown_and_says_where_it_looks(open
         np.testing.assert_array_equal(framed, np.stack([wanted, wanted.T], axis=-1))
 
 
+@pytest.mark.parametrize(
+    ("words", "models"),
+    [
+        ("from the class token, from which the label is read", MODELS[:2]),
+        ("from all tokens alike", MODELS[2:]),
+        ("It sums to 1 over the clip, but for what the class token keeps.", MODELS[:1]),
+        ("Within frames it sums to 1 at every time, but for what the class token keeps.", MODELS[1:2]),
+        ("Within frames it sums to 1 at every time. Over time it sums to 1 along every place.", MODELS[2:]),
+        ("half of the heads look over time and half within frames", MODELS[3:]),
+        ("The tokens of the temporal layers are whole frames", MODELS[1:2]),
+    ],
+)
+def test_the_page_says_what_is_particular_about_the_maps_of_a_model(words, models):
+    assert tuple(model for model in MODELS if words in page(sample(model))) == tuple(models)
+
+
+def test_a_map_that_is_not_finite_is_refused():
+    explanation = sample(MODELS[0])
+    explanation.attention[1].space[2, 1, 0] = np.nan
+    with pytest.raises(ValueError, match="a map has numbers that are not finite: they must be, to be shown"):
+        page(explanation)
+
+
 @pytest.mark.parametrize("field", ["rollout", "relevance"])
 def test_rollout_and_relevance_are_laid_over_the_frame(field, opened):
     explanation = sample(MODELS[0])
