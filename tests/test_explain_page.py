@@ -117,15 +117,17 @@ FRAMED = """(times) => {
   copy.drawImage(shown, 0, 0);
   const white = (x, y) => copy.getImageData(x, y, 1, 1).data.every((value) => value === 255);
   const cell = shown.width / times;
+  const above = shown.height - shown.width; // the class token's row and what sets it apart
   return Array.from({ length: times ** 2 }, (_, place) => {
-    const [top, left] = [Math.floor(place / times) * cell, (place % times) * cell];
+    const [top, left] = [above + Math.floor(place / times) * cell, (place % times) * cell];
     return [white(left + cell / 2, top + 2), white(left + 2, top + cell / 2)];
   });
 }"""
 
 
-def test_the_matrix_over_time_frames_the_time_shown_and_says_where_it_looks(opened):
-    explanation = sample(MODELS[2])
+@pytest.mark.parametrize(("model", "class_row"), [(MODELS[0], True), (MODELS[2], False)])
+def test_the_matrix_over_time_frames_the_time_shown_and_says_where_it_looks(model, class_row, opened):
+    explanation = sample(model)
     shown = opened(explanation).page
     shown.select_option("#layer", "0")
     for time in range(T):
@@ -134,9 +136,10 @@ def test_the_matrix_over_time_frames_the_time_shown_and_says_where_it_looks(open
         said = f"time shown, {time + 1} of {T}: it looks most at time {values.argmax() + 1}, "
         assert said in shown.get_attribute("#over-time", "aria-label")
         framed = np.array(shown.evaluate(FRAMED, T)).reshape(T, T, 2)
-        wanted = np.zeros((T, T), bool)  # of the tops: all of the row, and where the column begins
-        wanted[time], wanted[0, time] = True, True
-        np.testing.assert_array_equal(framed, np.stack([wanted, wanted.T], axis=-1))
+        tops, lefts = np.zeros((2, T, T), bool)
+        tops[time], lefts[:, time], lefts[time, 0] = True, True, True
+        tops[0, time] |= not class_row  # else the frame of the column begins there
+        np.testing.assert_array_equal(framed, np.stack([tops, lefts], axis=-1))
 
 
 @pytest.mark.parametrize(
