@@ -27,10 +27,10 @@ from vivit import plain
 from vivit.audit import random_params
 from vivit.data.decoding import wanted_frames
 from vivit.data.probing import probe
-from vivit.data.sampling import Sampling, even_clips
-from vivit.data.views import corners
+from vivit.data.sampling import Clip, Sampling, even_clips, frames_of
+from vivit.data.views import VIEWS, windows
 from vivit.inference.classification import view_logits
-from vivit.inference.views import VIEWS, taken
+from vivit.inference.views import taken
 from vivit.reference.config import named
 
 ROWS = (
@@ -98,14 +98,14 @@ def _vivit(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str
     labels = (tuple(map(str, range(config.classes[0]))),)
     model = vivit.Model(config=config, params=jax.device_put(random_params(config)), labels=labels)
     pixels = taken(model, film).pixels
-    _check_logits(model, pixels, dtype)
+    needed, _ = frames_of(_clips(film))
+    expected = plain.forward(model.params, pixels[:1], config)
+    _check_logits(view_logits(model, pixels[:1], dtype=dtype), expected, dtype)
     model.classify(film, batch=batch, dtype=dtype)  # compiles
     forget_peak()
     return {
-        "decode": _seconds(
-            lambda: [None for _ in wanted_frames(str(film), _needed(film), probe(film).table, None, 0)], runs
-        ),
-        "decode_rgb": _seconds(lambda: by_pyav(film, _needed(film)), runs),
+        "decode": _seconds(lambda: [None for _ in wanted_frames(str(film), needed, probe(film).table, None, 0)], runs),
+        "decode_rgb": _seconds(lambda: by_pyav(film, needed), runs),
         "decoded_and_preprocessed": _seconds(lambda: taken(model, film), runs),
         "compute": _seconds(lambda: view_logits(model, pixels, batch=batch, dtype=dtype), runs),
         "seconds": _seconds(lambda: model.classify(film, batch=batch, dtype=dtype), runs),
@@ -121,54 +121,47 @@ def _hugging_face(name: str, film: Path, runs: int, batch: int, dtype: str) -> d
     params = random_params(config)
     compute = peers.hugging_face_model(params, config, dtype)
     processor = peers.hugging_face_processor(256)
+    clips = _clips(film)
+    needed, _ = frames_of(clips)
 
     def preprocess(frames: dict[int, np.ndarray]) -> np.ndarray:
-        clips = [processor([frames[index] for index in clip]) for clip in _clips(film)]
-        tall, wide = clips[0].shape[1:3]
-        places = corners(tall, wide, VIEWS[1], height=224, width=224)
-        return np.stack([clip[:, top : top + 224, left : left + 224] for clip in clips for top, left in places])
+        scaled = [processor([frames[index] for index in clip.indices]) for clip in clips]
+        every = np.arange(len(clips[0].indices))[np.newaxis]
+        return np.concatenate([windows(clip, every, VIEWS[1], height=224, width=224) for clip in scaled])
 
     def logits(pixels: np.ndarray) -> np.ndarray:
         return np.concatenate([compute(pixels[row : row + batch]) for row in range(0, len(pixels), batch)])
 
-    decoded = by_pyav(film, _needed(film))
-    pixels = preprocess(decoded)
+    pixels = preprocess(by_pyav(film, needed))
     ours = vivit.Model(config=config, params=params)
     difference = np.abs(ours.preprocessing.normalise(taken(ours, film).pixels) - pixels).mean() * 127.5
     if difference > PIXEL_LIMIT:
         raise ValueError(f"the processor's pixels differ by {difference:.2f} in the mean: at most {PIXEL_LIMIT}")
-    expected, found = np.asarray(vivit.forward(params, pixels[:1], config, dtype=dtype)), logits(pixels[:1])
-    if np.abs(found - expected).max() > PEER_LIMIT[dtype] * np.abs(expected).max():
-        raise ValueError(f"logits differ by {np.abs(found - expected).max():.3g}")
-    del ours, expected
+    _check_logits(logits(pixels[:1]), vivit.forward(params, pixels[:1], config, dtype=dtype), dtype)
+    del ours
     jax.clear_caches()
     forget_peak()
-    decode = _seconds(lambda: by_pyav(film, _needed(film)), runs)
+    decode = _seconds(lambda: by_pyav(film, needed), runs)
     return {
         "decode": decode,
         "decode_rgb": decode,
-        "decoded_and_preprocessed": _seconds(lambda: preprocess(by_pyav(film, _needed(film))), runs),
+        "decoded_and_preprocessed": _seconds(lambda: preprocess(by_pyav(film, needed)), runs),
         "compute": _seconds(lambda: logits(pixels), runs),
-        "seconds": _seconds(lambda: logits(preprocess(by_pyav(film, _needed(film)))), runs),
+        "seconds": _seconds(lambda: logits(preprocess(by_pyav(film, needed))), runs),
         "peak_megabytes": peak_megabytes(),
     }
 
 
-def _clips(film: Path) -> list[np.ndarray]:
-    """The frames of the four clips in time, int64[32] each."""
-    return [clip.indices for clip in even_clips(Sampling(), 0, len(probe(film).stamps), VIEWS[0])]
+def _clips(film: Path) -> list[Clip]:
+    """The four clips in time."""
+    return even_clips(Sampling(), 0, len(probe(film).stamps), VIEWS[0])
 
 
-def _needed(film: Path) -> np.ndarray:
-    return np.unique(_clips(film))
-
-
-def _check_logits(model: vivit.Model, pixels: np.ndarray, dtype: str) -> None:
-    """One view, against the plain formulation in float32. Raises ValueError if they do not do the same work."""
-    found = view_logits(model, pixels[:1], dtype=dtype)
-    expected = np.asarray(plain.forward(model.params, pixels[:1], model.config))
-    if np.abs(found - expected).max() > PEER_LIMIT[dtype] * np.abs(expected).max():
-        raise ValueError(f"logits differ by {np.abs(found - expected).max():.3g} from the plain formulation's")
+def _check_logits(found: Any, expected: Any, dtype: str) -> None:
+    """Raises ValueError if the logits of a view are not those of the same work."""
+    difference, largest = np.abs(np.asarray(found) - np.asarray(expected)).max(), np.abs(np.asarray(expected)).max()
+    if not difference <= PEER_LIMIT[dtype] * largest:
+        raise ValueError(f"logits differ by {difference:.3g}: at most {PEER_LIMIT[dtype] * largest:.3g}")
 
 
 def _seconds(call: Callable[[], object], runs: int) -> float:

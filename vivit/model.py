@@ -11,6 +11,8 @@ import numpy as np
 from vivit import models
 from vivit.checkpoints.report import Report
 from vivit.data.opening import Limits
+from vivit.data.views import VIEWS
+from vivit.inference.batches import BATCH
 from vivit.labels import Labels, check_labels
 from vivit.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config
@@ -91,9 +93,9 @@ class Model:
         video: str | Path | np.ndarray,
         *,
         top: int = 5,
-        views: tuple[int, int] = (4, 3),
+        views: tuple[int, int] = VIEWS,
         stride: int | None = None,
-        batch: int = 4,
+        batch: int = BATCH,
         dtype: str | None = None,
         limits: Limits | None = None,
     ) -> tuple[tuple[Score, ...], ...]:
@@ -120,7 +122,7 @@ class Model:
         stages: Sequence[str] = ("prelogits", "frames"),
         stride: int | None = None,
         hop: int | None = None,
-        batch: int = 4,
+        batch: int = BATCH,
         dtype: str | None = None,
         limits: Limits | None = None,
     ) -> dict[str, np.ndarray]:
@@ -141,9 +143,9 @@ class Model:
         *,
         target: str | None = None,
         view: int | None = None,
-        views: tuple[int, int] = (4, 3),
+        views: tuple[int, int] = VIEWS,
         stride: int | None = None,
-        batch: int = 4,
+        batch: int = BATCH,
         limits: Limits | None = None,
     ) -> "Explanation":
         """What the model looked at in a video: attention of every layer and head, rollout, relevance of a class.

@@ -65,6 +65,11 @@ class Preprocessing:
         shown = (np.asarray(values, np.float64) * np.array(self.std) + np.array(self.mean) + self.offset) / self.rescale
         return np.clip(shown.round(), 0, 255).astype(np.uint8)
 
+    def check_crop(self, height: int, width: int) -> None:
+        """Raises ValueError unless what is cropped, if anything is, has a model's size."""
+        if self.crop not in (None, (height, width)):
+            raise ValueError(f"preprocessing crops {self.crop}: it must be the model's {(height, width)}")
+
     @property
     def range(self) -> str:
         """What black and white become, for messages: "-1…1"."""

@@ -43,11 +43,14 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     allowed.add_argument("--max-packets", type=int, metavar="N", help="of one file (default: 16,777,216)")
 
 
-def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4) -> None:
-    """How clips are taken and computed."""
+def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4, dtype: bool = True) -> None:
+    """How clips are taken and computed. dtype: whether that can be chosen."""
     parser.add_argument("--stride", type=int, metavar="N", help="from frame to frame (default: the checkpoint's)")
     parser.add_argument("--batch", type=int, default=batch, metavar="N", help=f"clips at once (default: {batch})")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)")
+    if dtype:
+        parser.add_argument(
+            "--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)"
+        )
 
 
 def add_views(parser: argparse.ArgumentParser) -> None:

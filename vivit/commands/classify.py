@@ -14,7 +14,7 @@ from vivit.printable import printable
 
 if TYPE_CHECKING:
     from vivit.inference.classification import Classification
-    from vivit.model import Model
+    from vivit.model import Model, Score
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -77,10 +77,15 @@ def _as_json(model: "Model", name: str, found: "Classification | ValueError", to
 
     if isinstance(found, ValueError):
         return {"video": name, "error": str(found)}
-    seen = [
-        {"start": view.stamps.min(), "end": view.stamps.max(), "crop": view.crop, "heads": scores(model, logits, top)}
-        for view, logits in zip(found.views, found.logits, strict=True)
-    ]
-    for one in [views := {"video": name, "heads": found.heads}, *seen]:
-        one["heads"] = [[score._asdict() for score in head] for head in one["heads"]]
-    return {**views, "views": seen}
+    return {
+        "video": name,
+        "heads": _plain(found.heads),
+        "views": [
+            {"start": view.stamps.min(), "end": view.stamps.max(), "crop": view.crop, "heads": _plain(heads)}
+            for view, heads in zip(found.views, (scores(model, row, top) for row in found.logits), strict=True)
+        ],
+    }
+
+
+def _plain(heads: "tuple[tuple[Score, ...], ...]") -> list[list[dict[str, Any]]]:
+    return [[score._asdict() for score in head] for head in heads]

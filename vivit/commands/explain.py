@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from vivit.commands.chosen import add_checkpoint, add_limits, add_videos, add_views, announce, limits, loaded
+from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, add_views, announce, limits, loaded
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -24,8 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "--view", type=int, metavar="N", help="the one that is pictured, from 0 (default: surest of the class)"
     )
     add_views(parser)
-    parser.add_argument("--stride", type=int, metavar="N", help="from frame to frame (default: the checkpoint's)")
-    parser.add_argument("--batch", type=int, default=4, metavar="N", help="clips at once (default: 4)")
+    add_clips(parser, dtype=False)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each head (default: 5)")
     add_limits(parser)
     parser.set_defaults(run=run)

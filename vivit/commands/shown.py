@@ -1,6 +1,7 @@
 """How commands show tables and progress."""
 
 import sys
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -29,34 +30,26 @@ def clips_progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
 
     columns: more of them, such as TextColumn("loss {task.fields[loss]:.3f}").
     """
+    return _bar(_ClipsASecond(), *columns, disable=disable, speed_estimate_period=PERIOD)
+
+
+def videos_progress(count: int) -> Progress:
+    """A bar on standard error of a task that counts videos, if there are several and somebody looks."""
+    return _bar(redirect_stdout=False, transient=True, disable=count < 2 or not sys.stderr.isatty())
+
+
+def _bar(*columns: ProgressColumn, **options: Any) -> Progress:
+    """What is done, how much of it, `columns`, elapsed and remaining time, on standard error."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _ClipsASecond(),
         *columns,
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
-        disable=disable,
-        speed_estimate_period=PERIOD,
-    )
-
-
-def videos_progress(count: int) -> Progress:
-    """A bar on standard error of a task that counts videos, if there are several and somebody looks."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        redirect_stdout=False,
-        transient=True,
-        disable=count < 2 or not sys.stderr.isatty(),
+        **options,
     )
 
 

@@ -15,9 +15,9 @@ from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
 from vivit.data.pictures import Fit
 from vivit.data.probing import Video, probe
-from vivit.data.sampling import Clip, Sampling, even_clips, random_clip, segment
+from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, random_clip, segment
 from vivit.data.sources import Example
-from vivit.data.views import corners, cover, shorter_side
+from vivit.data.views import cover, shorter_side, windows
 
 VIDEOS_REMEMBERED = 4096
 
@@ -97,11 +97,10 @@ def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int)
     try:
         video, (first, last) = _found(pixels, example)
         clips = even_clips(pixels.sampling, first, last, views)
-        needed, places = np.unique([clip.indices for clip in clips], return_inverse=True)
+        needed, rows = frames_of(clips)
         frames = _decoded(pixels, video, needed, needed, whole=spatial > 1)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
-    rows = places.reshape(views, len(clips[0].indices))
     return _cut(pixels, frames, rows, clips, spatial, example.path)
 
 
@@ -125,18 +124,9 @@ def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarra
 
 
 def _cut(pixels: Pixels, frames: np.ndarray, rows: np.ndarray, clips: Sequence[Clip], spatial: int, path: str) -> Clips:
-    """rows: int[views n], which of the frames each view is made of. Every pixel is copied once."""
-    _, tall, wide, _ = frames.shape
-    height, width = pixels.height, pixels.width
+    """rows: int[views n], which of the frames each view is made of."""
     try:
-        places = corners(tall, wide, spatial, height=height, width=width)
+        video = windows(frames, rows, spatial, height=pixels.height, width=pixels.width)
     except ValueError as error:
         raise BrokenVideoError(path, str(error)) from None
-    views, length = rows.shape
-    video = np.empty((views, spatial, length, height, width, 3), np.uint8)
-    for view, row in zip(video, rows.tolist(), strict=True):
-        for window, (top, left) in zip(view, places, strict=True):
-            for picture, index in zip(window, row, strict=True):
-                picture[:] = frames[index, top : top + height, left : left + width]
-    valid = np.repeat(np.array([clip.valid for clip in clips], np.int32), spatial)
-    return Clips(video.reshape(views * spatial, length, height, width, 3), valid)
+    return Clips(video, np.repeat(np.array([clip.valid for clip in clips], np.int32), spatial))

@@ -3,6 +3,7 @@
 Only numbers of frames are computed here; decoding.py fetches their pixels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -73,6 +74,12 @@ def even_clips(sampling: Sampling, first: int, last: int, views: int = 1) -> lis
     room = max(0, last - first - sampling.span)
     starts = [room // 2] if views == 1 else np.linspace(0, room, views).round().astype(int).tolist()
     return [_clip(sampling, first, last, start) for start in starts]
+
+
+def frames_of(clips: Sequence[Clip]) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the frames that clips are made of, int64[f], each once, and int64[clips n], where theirs are."""
+    needed, rows = np.unique([clip.indices for clip in clips], return_inverse=True)
+    return needed, rows.reshape(len(clips), -1)
 
 
 def _clip(sampling: Sampling, first: int, last: int, start: int) -> Clip:

@@ -4,6 +4,8 @@ import numpy as np
 
 from vivit.data.pictures import Placement
 
+VIEWS = (4, 3)  # of the paper: four clips in time, of each three crops
+
 
 def as_stored(height: int, width: int) -> Placement:
     """A picture in its own size, whole."""
@@ -47,3 +49,19 @@ def corners(tall: int, wide: int, count: int, *, height: int, width: int) -> lis
     if down > along:
         return [(int(down * part), int(along * 0.5)) for part in spread]
     return [(int(down * 0.5), int(along * part)) for part in spread]
+
+
+def windows(frames: np.ndarray, rows: np.ndarray, count: int, *, height: int, width: int) -> np.ndarray:
+    """Clips cut `count` times each, at `corners`: [views·count n height width 3]. Each pixel is copied once.
+
+    frames: [f tall wide 3]. rows: int[views n], which of the frames each clip is made of. Raises ValueError as corners.
+    """
+    _, tall, wide, colors = frames.shape
+    places = corners(tall, wide, count, height=height, width=width)
+    views, length = rows.shape
+    video = np.empty((views, count, length, height, width, colors), frames.dtype)
+    for view, row in zip(video, rows.tolist(), strict=True):
+        for window, (top, left) in zip(view, places, strict=True):
+            for picture, index in zip(window, row, strict=True):
+                picture[:] = frames[index, top : top + height, left : left + width]
+    return video.reshape(views * count, length, height, width, colors)

@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from vivit.data.opening import Limits
+from vivit.data.views import VIEWS
 from vivit.explain.explanation import Explanation, Target, ViewScores
 from vivit.explain.filters import filters
 from vivit.explain.relevance import explained
-from vivit.inference.classification import check_named, scores, view_logits
-from vivit.inference.views import VIEWS, taken
+from vivit.inference.batches import BATCH
+from vivit.inference.classification import check_named, probabilities, scores, view_logits
+from vivit.inference.views import taken
 from vivit.model import Model
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import parameters
@@ -25,7 +27,7 @@ def explain(
     views: tuple[int, int] = VIEWS,
     top: int = 5,
     stride: int | None = None,
-    batch: int = 4,
+    batch: int = BATCH,
     limits: Limits | None = None,
     name: str | None = None,
     checkpoint: str = "",
@@ -41,17 +43,16 @@ def explain(
     labels = check_named(model)
     if top < 1 or batch < 1:
         raise ValueError(f"top is {top}, batch is {batch}: both must be at least 1")
-    if target is not None:
-        found_by_name(target, labels)  # before any work
+    place = None if target is None else found_by_name(target, labels)  # before any work
     found = taken(model, video, views=views, stride=stride, limits=limits)
-    logits = view_logits(model, found.pixels, batch=batch)
-    best = scores(model, logits.mean(axis=0), top)
-    head, number = found_by_name(best[0][0].label if target is None else target, labels, 0 if target is None else None)
-    chosen = _probabilities(model, logits, head)[:, number]
-    if view is None:
-        view = int(chosen.argmax())
-    if not 0 <= view < len(found.views):
+    if view is not None and not 0 <= view < len(found.views):
         raise ValueError(f"view is {view}: there are {len(found.views)}, from 0")
+    logits = view_logits(model, found.pixels, batch=batch)
+    mean = logits.mean(axis=0)
+    of_mean = probabilities(model, mean)
+    head, number = (0, int(of_mean[0].argmax())) if place is None else place
+    if view is None:
+        view = int(probabilities(model, logits)[head][:, number].argmax())
     clip = found.pixels[view]
     attention, rollout, relevance = explained(
         model.params, np.asarray(model.preprocessed(clip)), model.config, head=head, number=number
@@ -62,17 +63,16 @@ def explain(
         )
         for one, row in zip(found.views, logits, strict=True)
     )
-    mean = _probabilities(model, logits.mean(axis=0)[np.newaxis], head)[0, number]
     return Explanation(
         name=name if name is not None else "an array" if isinstance(video, np.ndarray) else str(video),
         checkpoint=checkpoint,
         frames=clip if clip.dtype == np.uint8 else model.preprocessing.pixels(clip),
         stamps=found.views[view].stamps,
         view=view,
-        scores=best,
+        scores=scores(model, mean, top),
         views=said,
         crops=found.views[view].crops,
-        target=Target(head, number, labels[head][number], float(mean)),
+        target=Target(head, number, labels[head][number], float(of_mean[head][number])),
         attention=attention,
         rollout=rollout,
         relevance=relevance - relevance.min(),
@@ -85,24 +85,12 @@ def explain(
     )
 
 
-def found_by_name(label: str, labels: tuple[tuple[str, ...], ...], head: int | None = None) -> tuple[int, int]:
-    """The head and the number of a class. head: where to look; None: in all.
-
-    Raises ValueError if no class, or a class in several heads, has this name.
-    """
-    places = [
-        (which, names.index(label)) for which, names in enumerate(labels) if label in names and head in (None, which)
-    ]
+def found_by_name(label: str, labels: tuple[tuple[str, ...], ...]) -> tuple[int, int]:
+    """The head and the number of a class. Raises ValueError if no class, or one in several heads, has this name."""
+    places = [(head, names.index(label)) for head, names in enumerate(labels) if label in names]
     if not places:
         near = difflib.get_close_matches(label, [name for names in labels for name in names], 3, 0.0)
         raise ValueError(f"class is {label!r}: it must be one of the model's, such as {', '.join(map(repr, near))}")
     if len(places) > 1:
         raise ValueError(f"class is {label!r}: {len(places)} heads have a class of that name")
     return places[0]
-
-
-def _probabilities(model: Model, logits: np.ndarray, head: int) -> np.ndarray:
-    """float64[n v of the head] from float64[n v]."""
-    chosen = np.split(logits, np.cumsum(model.config.classes)[:-1], axis=-1)[head]
-    weights = np.exp(chosen - chosen.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)

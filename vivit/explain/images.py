@@ -2,6 +2,7 @@
 
 import base64
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -22,8 +23,7 @@ def png_url(picture: np.ndarray) -> str:
 
 
 def _encoded(picture: np.ndarray, codec: str, pixels: str) -> bytes:
-    encoder = av.CodecContext.create(codec, "w")
-    assert isinstance(encoder, av.VideoCodecContext)  # as both of these codecs are
+    encoder = cast(av.VideoCodecContext, av.CodecContext.create(codec, "w"))
     encoder.height, encoder.width = picture.shape[:2]
     encoder.pix_fmt, encoder.time_base = pixels, Fraction(1, 25)
     encoder.options = {"qmin": "2", "qmax": "2"} if codec == "mjpeg" else {}

@@ -5,7 +5,7 @@ from pathlib import Path
 from vivit.explain.explanation import Explanation
 from vivit.explain.page import page
 from vivit.explain.picture import check_installed, write_picture
-from vivit.writing import write_text
+from vivit.writing import check_place, write_text
 
 PAGES, PICTURES = (".html", ".htm"), (".png",)
 
@@ -24,10 +24,9 @@ def save(explanation: Explanation, path: str | Path) -> None:
 
 
 def check_output(path: Path) -> None:
-    """Raises ValueError unless the ending is known, the folder is there, and for a picture matplotlib too."""
+    """Raises ValueError unless the ending is known, a file can be written there, and for a picture matplotlib too."""
     if path.suffix.lower() not in (*PAGES, *PICTURES):
         raise ValueError(f"{path} must end in {PAGES[0]} or {PICTURES[0]}")
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+    check_place(path)
     if path.suffix.lower() in PICTURES:
         check_installed()

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vivit.writing import check_place
+
 CHUNK = 1 << 22  # bytes copied at once
 
 
@@ -59,9 +61,8 @@ class Archive:
 def growing(path: Path) -> Iterator[Archive]:
     """An archive to be filled, and packed before it ends; beside the path while it grows, gone afterwards.
 
-    Raises ValueError if the folder does not exist.
+    Raises ValueError if no file can be written there.
     """
-    if not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
+    check_place(path)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
         yield Archive(Path(folder))

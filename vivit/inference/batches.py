@@ -1,5 +1,6 @@
 """A stream of clips through a model: in batches of one size, each decoded while the one before it is computed."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,6 +35,11 @@ def computed(
         running = filled, result
     if running is not None:
         yield from _rows(*running)
+
+
+def evenly(clips: int, most: int) -> int:
+    """The size of batches, at most `most`, that leaves as little to be filled up as can be. clips: at least 1."""
+    return math.ceil(clips / math.ceil(clips / most))
 
 
 def _batches(clips: Iterable[tuple[Any, np.ndarray | None]], batch: int) -> Iterator[_Batch]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from vivit import compiled
 from vivit.data.opening import Limits
+from vivit.data.views import VIEWS
 from vivit.inference.ahead import mapped
-from vivit.inference.batches import BATCH, computed
-from vivit.inference.views import VIEWS, View, Views, taken
+from vivit.inference.batches import BATCH, computed, evenly
+from vivit.inference.views import View, Views, taken
 from vivit.model import Model, Score
 
 Video = str | Path | np.ndarray
@@ -59,23 +60,31 @@ def classify(
             raise ValueError(f"{name} is {value}: it must be at least 1")
     cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all
     most = max(1, len(videos) * math.prod(views))
-    size = math.ceil(most / math.ceil(most / batch))  # as little to fill up as can be
     decode = partial(_taken, model, views=views, stride=stride, limits=limits, threads=cores)
     decoded = mapped(decode, videos, threads=threads)
-    return _classified(model, decoded, top, size, dtype)
+    return _classified(model, decoded, top, evenly(most, batch), dtype)
 
 
 def view_logits(model: Model, pixels: np.ndarray, *, batch: int = BATCH, dtype: str | None = None) -> np.ndarray:
     """float64[n v], the logits of clips uint8 or float32[n frames height width 3], `batch` at once at most."""
-    size = math.ceil(len(pixels) / math.ceil(len(pixels) / batch))
     clips = ((number, clip) for number, clip in enumerate(pixels))
-    return np.stack([row for _, row in computed(_forward(model, dtype), clips, size)]).astype(np.float64)
+    rows = computed(_forward(model, dtype), clips, evenly(len(pixels), batch))
+    return np.stack([row for _, row in rows]).astype(np.float64)
+
+
+def probabilities(model: Model, logits: np.ndarray) -> list[np.ndarray]:
+    """float64[… v], of each head, from the logits of all heads float[… v]."""
+    heads = np.split(np.asarray(logits, np.float64), np.cumsum(model.config.classes)[:-1], axis=-1)
+    weights = [np.exp(head - head.max(axis=-1, keepdims=True)) for head in heads]
+    return [head / head.sum(axis=-1, keepdims=True) for head in weights]
 
 
 def scores(model: Model, logits: np.ndarray, top: int) -> tuple[tuple[Score, ...], ...]:
     """For each head the `top` best classes, best first, from logits float[v]. Raises as check_named."""
-    heads = np.split(np.asarray(logits, np.float64), np.cumsum(model.config.classes)[:-1])
-    return tuple(_best(head, names, top) for head, names in zip(heads, check_named(model), strict=True))
+    return tuple(
+        tuple(Score(names[place], float(head[place])) for place in np.argsort(-head)[:top])
+        for head, names in zip(probabilities(model, logits), check_named(model), strict=True)
+    )
 
 
 def check_named(model: Model) -> tuple[tuple[str, ...], ...]:
@@ -123,9 +132,3 @@ def _clips(decoded: Iterator[Views | ValueError]) -> Iterator[tuple[tuple[View, 
             yield found, None
         else:
             yield from ((found.views, clip) for clip in found.pixels)
-
-
-def _best(logits: np.ndarray, names: tuple[str, ...], top: int) -> tuple[Score, ...]:
-    weights = np.exp(logits - logits.max())
-    probabilities = weights / weights.sum()
-    return tuple(Score(names[place], float(probabilities[place])) for place in np.argsort(-probabilities)[:top])

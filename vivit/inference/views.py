@@ -15,12 +15,10 @@ from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
 from vivit.data.pictures import Fit, fill
 from vivit.data.probing import probe
-from vivit.data.sampling import Clip, Sampling, even_clips
-from vivit.data.views import corners, cover
+from vivit.data.sampling import Clip, Sampling, even_clips, frames_of
+from vivit.data.views import VIEWS, cover, windows
 from vivit.inference.videos import seekable
 from vivit.model import Model
-
-VIEWS = (4, 3)  # of the paper
 
 
 class View(NamedTuple):
@@ -69,9 +67,9 @@ def taken(
     with seekable(str(video)) as path:
         probed = probe(path, limits=limits, threads=threads)
         clips = _clips(model, stride, len(probed.stamps), views[0])
-        needed, places = _needed(clips)
+        needed, rows = frames_of(clips)
         frames = read_frames(probed, needed, fit=fitting(model, whole=views[1] > 1), limits=limits, threads=threads)
-    return _cut(model, frames[places], probed.stamps[needed][places], views[1])
+    return _cut(model, frames, rows, probed.stamps[needed], views[1])
 
 
 def fitting(model: Model, *, whole: bool) -> Fit:
@@ -79,12 +77,9 @@ def fitting(model: Model, *, whole: bool) -> Fit:
 
     Raises ValueError if the model's preprocessing crops to another size than the config's.
     """
-    config, preprocessing = model.config, model.preprocessing
-    if preprocessing.crop not in (None, (config.height, config.width)):
-        raise ValueError(
-            f"preprocessing crops {preprocessing.crop}: it must be the model's {(config.height, config.width)}"
-        )
-    return partial(cover, tall=config.height, wide=config.width, resize=preprocessing.resize, whole=whole)
+    height, width = model.config.height, model.config.width
+    model.preprocessing.check_crop(height, width)
+    return partial(cover, tall=height, wide=width, resize=model.preprocessing.resize, whole=whole)
 
 
 def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
@@ -113,11 +108,11 @@ def check_frames(model: Model, frames: np.ndarray) -> None:
 def _of_array(model: Model, video: np.ndarray, views: tuple[int, int], stride: int) -> Views:
     check_frames(model, video)
     clips = _clips(model, stride, len(video), views[0])
-    needed, places = _needed(clips)
+    needed, rows = frames_of(clips)
     frames = video[needed]
     if frames.shape[1:3] != (model.config.height, model.config.width):
         frames = fitted(frames, fitting(model, whole=views[1] > 1))
-    return _cut(model, frames[places], needed[places].astype(np.float64), views[1])
+    return _cut(model, frames, rows, needed.astype(np.float64), views[1])
 
 
 def _clips(model: Model, stride: int, length: int, count: int) -> list[Clip]:
@@ -126,18 +121,10 @@ def _clips(model: Model, stride: int, length: int, count: int) -> list[Clip]:
     return list({clip.indices.tobytes(): clip for clip in clips}.values())
 
 
-def _needed(clips: list[Clip]) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers of the frames that clips are made of, each once, and where each clip's are among them."""
-    needed, places = np.unique([clip.indices for clip in clips], return_inverse=True)
-    return needed, places.reshape(len(clips), -1)
-
-
-def _cut(model: Model, clips: np.ndarray, stamps: np.ndarray, count: int) -> Views:
-    """Clips [m frames tall wide 3] cut into crops; pictures that have no longer side to cut along have one."""
+def _cut(model: Model, frames: np.ndarray, rows: np.ndarray, stamps: np.ndarray, count: int) -> Views:
+    """Frames [f tall wide 3] as clips, int[m n] of them, cut into crops: one where there is no side to cut along."""
     height, width = model.config.height, model.config.width
-    tall, wide = clips.shape[2:4]
-    if (tall, wide) == (height, width):
+    if frames.shape[1:3] == (height, width):
         count = 1
-    places = corners(tall, wide, count, height=height, width=width)
-    windows = [clip[:, top : top + height, left : left + width] for clip in clips for top, left in places]
-    return Views(np.stack(windows), tuple(View(each, crop, count) for each in stamps for crop in range(count)))
+    pixels = windows(frames, rows, count, height=height, width=width)
+    return Views(pixels, tuple(View(each, crop, count) for each in stamps[rows] for crop in range(count)))

@@ -20,13 +20,13 @@ from vivit.data.loading import Broken, Loader, Share, evaluation_batches
 from vivit.data.opening import Limits
 from vivit.data.sampling import Sampling, Short
 from vivit.data.sources import Dataset, label_vector
+from vivit.data.views import VIEWS
 from vivit.digests import digest_of_params
 from vivit.model import Model
 from vivit.training import metrics
 from vivit.training.naming import matched
 from vivit.training.unfinished import Sums, digest_of_dataset, load_unfinished, save_unfinished
 
-VIEWS = (4, 3)  # of the paper: four clips in time, of each three crops
 EVERY = 50  # batches between two writings
 
 Forward = Callable[[np.ndarray | jax.Array, np.ndarray | None], jax.Array]
@@ -166,11 +166,8 @@ def _result(dataset: Dataset, sums: Sums, broken: dict[str, str], views: tuple[i
 
 def _shorter_side(model: Model) -> int | None:
     """What the model's preprocessing says of it. Raises ValueError if it says what views cannot be cut from."""
-    config, preprocessing = model.config, model.preprocessing
-    if preprocessing.crop not in (None, (config.height, config.width)):
-        raise ValueError(
-            f"preprocessing crops {preprocessing.crop}: it must be the model's {(config.height, config.width)}"
-        )
+    preprocessing = model.preprocessing
+    preprocessing.check_crop(model.config.height, model.config.width)
     if isinstance(preprocessing.resize, tuple):
         raise ValueError(
             f"preprocessing resizes to {preprocessing.resize}, a shape that has no crops: shorter_side must be said"
