@@ -14,7 +14,7 @@ demo: .venv/.demo
 	$(BIN)/vivit explain $(DEMO_VIDEO) -o demo.html
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 train: .venv/.train .venv/.plot
 	$(BIN)/vivit train --recipe carousel --folder carousel

@@ -22,7 +22,7 @@ from typing import cast
 import av
 import numpy as np
 
-from bench.harness import forget_peak, peak_megabytes
+from bench.harness import forget_peak, own_priority, peak_megabytes
 from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
 from vivit.data.probing import probe
@@ -206,7 +206,7 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 def _encode(source: Path, folder: Path, name: str) -> None:
     suffix, codec, pixels, options, container = ENCODED[name]
     target = folder / f"seed-{source.stem}-{name}.{suffix}"
-    with av.open(str(source)) as reader, av.open(str(target), "w", options=container) as writer:
+    with own_priority(), av.open(str(source)) as reader, av.open(str(target), "w", options=container) as writer:
         stream = cast(av.VideoStream, writer.add_stream(codec, rate=25, options=options))
         stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
         for frame in islice(reader.decode(reader.streams.video[0]), FRAMES):

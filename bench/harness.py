@@ -12,7 +12,8 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict, TypeVar
@@ -55,6 +56,20 @@ def measure(call: Callable[[], Any], check: Callable[[Any], float], runs: int) -
         peak_megabytes=peak_megabytes(),
         error=error,
     )
+
+
+@contextmanager
+def own_priority() -> Iterator[None]:
+    """Gives the thread its scheduling back: SVT-AV1, as root, leaves who encodes with it at real-time priority.
+
+    That thread's later threads and processes would inherit it, and take the cores from all others.
+    """
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if hasattr(os, "sched_getscheduler") else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.sched_setscheduler(0, *before)
 
 
 def forget_peak() -> None:

@@ -37,6 +37,17 @@ def _declares_444(path: Path) -> None:
     patch(path, whole.index(b"strh") + 8 + 32, struct.pack("<I", 444))
 
 
+def _parts_of_a_webcam(path: Path) -> None:
+    """What a webcam sends to a browser, saved as it comes: JPEG pictures, each with a header in text."""
+    whole = path.with_suffix(".whole.mjpeg")
+    encode(whole, scene(12), Coding("mjpeg", "yuvj420p"))
+    with av.open(str(whole)) as source:
+        pictures = [bytes(packet) for packet in source.demux(video=0) if packet.size]
+    head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n"
+    path.write_bytes(b"".join(head % len(picture) + picture + b"\r\n" for picture in pictures))
+    whole.unlink()
+
+
 def _lies_about_its_length(path: Path) -> None:
     """An MP4 whose headers claim a hundredth of its length."""
     encode(path, scene(20), _x264())
@@ -218,6 +229,7 @@ AWKWARD: dict[str, tuple[str, Callable[[Path], None]]] = {  # the name says what
     ),
     "no_stamps_mpeg2": ("m2v", lambda path: encode(path, scene(20), Coding("mpeg2video", options={"bf": "2"}))),
     "dumped_jpegs": ("mjpeg", lambda path: encode(path, scene(12), Coding("mjpeg", "yuvj420p"))),
+    "parts_of_a_webcam": ("mjpg", _parts_of_a_webcam),
     "y4m": ("y4m", lambda path: encode(path, scene(12, 47, 63), Coding("rawvideo", "yuv420p"))),
     "ivf": ("ivf", lambda path: encode(path, scene(20), Coding("libvpx-vp9", options={"cpu-used": "8"}))),
     "turned_and_mirrored": ("mp4", lambda path: encode(path, scene(12), Coding(rotation=(90, True)))),

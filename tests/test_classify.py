@@ -271,6 +271,18 @@ def test_without_a_checkpoint_the_demo_model_is_used_and_says_so(tmp_path, capsy
     assert "clockwise-" in shown.out
 
 
+def test_classes_without_names_are_numbered_and_it_says_how_to_name_them(model, tmp_path, capsys):
+    vivit.save(tmp_path / "model", replace(model, labels=None))
+    written(tmp_path / "one.mkv", 20)
+    assert cli.main(["classify", str(tmp_path / "one.mkv"), "--checkpoint", str(tmp_path / "model"), "--top", "3"]) == 0
+    shown = capsys.readouterr()
+    numbers = [line.split("%  ")[1] for line in shown.out.splitlines() if "%" in line]
+    assert sorted(numbers[:2]) == ["class 0", "class 1"]
+    assert sorted(numbers[2:]) == ["class 0", "class 1", "class 2"]
+    assert shown.err.count("\n") == 1
+    assert "model does not name its classes: --labels takes kinetics400" in shown.err
+
+
 def test_names_that_a_terminal_would_obey_are_shown_harmlessly(model, tmp_path, capsys):
     vivit.save(tmp_path / "model", replace(model, labels=(("[red]run", "sit\x1b[2J"), LABELS[1])))
     path = tmp_path / os.fsdecode(b"odd \xff [bold].mkv")

@@ -1,6 +1,7 @@
 """Every frame of awkward and real files equals the one that sequential decoding counts; what is no video is refused."""
 
 import importlib.metadata
+import os
 import struct
 from functools import partial
 from itertools import islice
@@ -50,6 +51,7 @@ JUMPABLE = {  # the others are decoded from their start
     "starts_late",
     "cover_picture",
     "dumped_jpegs",
+    "parts_of_a_webcam",
     "ivf",
     "wide_pixels",
     "full_range",
@@ -113,6 +115,13 @@ def test_every_frame_of_an_awkward_file_is_the_right_one(awkward, name, monkeypa
         assert np.array_equal(read_frames(path, range(len(expected)), threads=threads), expected)
     with pytest.raises(ShortVideoError, match=f"has {len(expected)} frames: frame {len(expected)} is asked for"):
         read_frames(path, [0, len(expected)])
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system tells no thread's scheduling")
+def test_an_encoder_that_takes_priority_gives_it_back(tmp_path):
+    before = os.sched_getscheduler(0)
+    encode(tmp_path / "clip.mp4", scene(2, 64, 64), Coding("libsvtav1", options={"preset": "12"}))
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize("name", AWKWARD)

@@ -256,7 +256,7 @@ def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys,
         (["--split", "train"], "split is 'train': it must be one of those that the data has, test (5), or all"),
         (["--views", "0x3"], "argument --views: '0x3' must be clips x crops, such as 4x3"),
         (["--confusion", "x.png", "--multi-label"], "--confusion is for one label an example"),
-        (["--json", "no/x.json"], "--json no/x.json: the folder"),
+        (["--json", "no/x.json"], "no/x.json: the folder"),
         (["--heads", "noun"], "the data has the heads noun: they must be 2, as the model has"),
     ],
 )

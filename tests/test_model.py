@@ -38,8 +38,11 @@ def test_classify_gives_the_best_classes_of_each_head_with_their_probabilities(t
     assert ready.classify(clip, top=2) == (first, second)  # an array of the model's size is one clip
     with pytest.raises(ValueError, match="top is 0: it must be at least 1"):
         ready.classify(clip, top=0)
-    with pytest.raises(ValueError, match=r"labels is None: .* pass labels= to load"):
-        replace(ready, labels=None).classify(clip)
+    (first, *_), (second, *_) = replace(ready, labels=None).classify(clip)
+    assert first.label == f"class {odds.argmax()}"
+    assert second.label == f"class {logits[3:].argmax()}"  # numbered head by head
+    with pytest.raises(ValueError, match=r"classes is \(\): the model has no head"):
+        model(replace(config, classes=())).classify(clip)
 
 
 def test_a_clip_is_resized_and_cropped_as_the_checkpoint_says(tmp_path):

@@ -14,12 +14,8 @@ from training import examples, small_recipe, taken
 
 from vivit.training.start import start
 
-# libtpu, asked by an earlier test in this process, gives it real-time priority where it may (as root); two processes
-# that inherit it and wait for each other would leave nothing of two cores to those that they wait for
 PROGRAM = """
-import json, os, sys
-if hasattr(os, "sched_setscheduler"):
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+import json, sys
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)

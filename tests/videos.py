@@ -9,6 +9,8 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from bench.harness import own_priority
+
 
 def write_video(path: Path, frames: int, *, height: int = 48, width: int = 64) -> None:
     """A lossless video whose frame i is grey, 8·i at the left half and 255 − 8·i at the right."""
@@ -64,7 +66,7 @@ def encode(
     title: str = "",
 ) -> None:
     """Writes pictures, uint8[frames height width 3] or grey without colors. second: another and better stream."""
-    with av.open(str(path), "w", options=coding.container) as container:
+    with own_priority(), av.open(str(path), "w", options=coding.container) as container:
         parts = [(pictures, coding), *filter(None, [second])]
         streams = [_stream(container, each, how) for each, how in parts]
         for stream in streams:

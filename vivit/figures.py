@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from vivit.writing import write_file
+from vivit.writing import check_place, write_file
 
 DOTS = 120  # an inch
 
@@ -27,9 +27,8 @@ def blank(width: float, height: float, **options: Any) -> Any:
 
 
 def write(figure: Any, png: Path, *, tight: bool = False) -> None:
-    """The file appears whole. tight: cut to what is drawn. Raises ValueError if the folder is not there."""
-    if not png.absolute().parent.is_dir():
-        raise ValueError(f"{png}: the folder {png.absolute().parent} does not exist")
+    """The file appears whole. tight: cut to what is drawn. Raises ValueError if no file can be written there."""
+    check_place(png)
     options = dict(bbox_inches="tight", pad_inches=0.15) if tight else {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)

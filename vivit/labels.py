@@ -63,6 +63,11 @@ def as_labels(value: object, name: str = "labels") -> Labels:
     return tuple(tuple(head) for head in heads)
 
 
+def numbered(config: Config) -> Labels:
+    """What the classes of each head are called where nothing names them: "class 0" and so on."""
+    return tuple(tuple(f"class {number}" for number in range(count)) for count in config.classes)
+
+
 def check_labels(labels: Labels, config: Config) -> None:
     """Raises ValueError unless there are as many names as the config's heads have classes."""
     counts = tuple(len(head) for head in labels)

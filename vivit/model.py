@@ -106,7 +106,8 @@ class Model:
         views: clips in time and crops of each, as the paper tests; their logits are averaged.
         stride: frames from one to the next; None: the model's for a file, 1 for an array. batch: clips at once.
         dtype: "float32" or "bfloat16", of the matmuls' operands. limits: what a file may ask of this machine.
-        Raises ValueError if the model has no labels, or for what does not fit.
+        Classes are called by their numbers, "class 0", where the checkpoint does not name them.
+        Raises ValueError if the model has no head, or for what does not fit.
         """
         from vivit.inference.classification import classify  # which needs this file
 

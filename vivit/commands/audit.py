@@ -14,7 +14,7 @@ from vivit.commands import audit_checkpoint
 from vivit.commands.chosen import SAID, add_checkpoint
 from vivit.commands.shown import RIGHT, console
 from vivit.reference.config import Model
-from vivit.writing import write_text
+from vivit.writing import check_place, write_text
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     from vivit.audit import SIZES, audit, variants  # here, so that `vivit info` need not load JAX
     from vivit.video import demo_video, read_clip
 
-    if options.json is not None and not options.json.absolute().parent.is_dir():
-        raise ValueError(f"--json {options.json}: the folder {options.json.absolute().parent} does not exist")
+    if options.json is not None:
+        check_place(options.json)
     if options.checkpoint is not None:
         if options.model is not None or options.size is not None:
             raise ValueError("--model and --size choose among random models: leave them out with --checkpoint")

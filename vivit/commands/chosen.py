@@ -71,14 +71,20 @@ def loaded(options: argparse.Namespace) -> "tuple[Model, str]":
     return load(options.checkpoint, **said), options.checkpoint
 
 
-def announce(options: argparse.Namespace) -> None:
-    """Says on standard error, beside a result, that it is the demo model's, if no checkpoint was named."""
+def announce(options: argparse.Namespace, *, numbered: bool = False) -> None:
+    """Says on standard error, beside a result, what it is worth: whose it is, if no checkpoint was named.
+
+    numbered: its classes are called by their numbers.
+    """
     if options.checkpoint is None:
-        print(
-            f"vivit {options.command}: no --checkpoint: the demo model that ships with the package, which knows "
-            "hopping digits (vivit data carousel writes some) and nothing else",
-            file=sys.stderr,
+        said = (
+            "no --checkpoint: the demo model that ships with the package, which knows hopping digits (vivit data "
+            "carousel writes some) and nothing else"
         )
+        print(f"vivit {options.command}: {said}", file=sys.stderr)
+    if numbered:
+        said = "does not name its classes: --labels takes kinetics400, something_something_v2, or a file of names"
+        print(f"vivit {options.command}: {options.checkpoint} {said}", file=sys.stderr)
 
 
 def limits(options: argparse.Namespace) -> "Limits":

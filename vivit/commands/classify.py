@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print("]}")
     if failed < len(names):
-        announce(options)
+        announce(options, numbered=model.labels is None)
     return 2 if failed else 0
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_views, limits, loaded
 from vivit.commands.shown import RIGHT, clips_progress, console
-from vivit.writing import write_text
+from vivit.writing import check_place, write_text
 
 SPLITS = ("train", "validation", "test", "all")
 
@@ -54,8 +54,8 @@ def run(options: argparse.Namespace) -> int:
 
     for name in ("json", "confusion"):
         path = getattr(options, name)
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"--{name} {path}: the folder {path.absolute().parent} does not exist")
+        if path is not None:
+            check_place(path)
     if options.confusion is not None:
         check_installed()
         if options.multi_label:

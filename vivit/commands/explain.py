@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     for path in written:
         save(found, path)
         print(f"wrote {path}")
-    announce(options)
+    announce(options, numbered=model.labels is None)
     return 0
 
 

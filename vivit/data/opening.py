@@ -21,9 +21,9 @@ FAILURES = (FFmpegError, IndexError, OverflowError, UnicodeDecodeError, ZeroDivi
 # the kinds of files that are opened, by FFmpeg's names: each is read from its own bytes alone. Playlists (hls, dash,
 # concat, sdp, …) and picture series lead to other files; FFmpeg takes any text for a video of a terminal
 _VIDEO_KINDS = (
-    "3g2,3gp,apng,asf,av1,avi,avs2,avs3,bink,cavsvideo,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,h264,hevc,"
-    "ivf,kux,live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp4,mpeg,mpegts,mpegvideo,mxf,nsv,nut,obu,ogg,pva,rm,roq,smk,"
-    "swf,ty,vc1,vc1test,vvc,webm,webp_anim,wtv,yuv4mpegpipe"
+    "3g2,3gp,apng,apv,asf,av1,avi,avs2,avs3,bink,cavsvideo,cine,dhav,dirac,dnxhd,dv,evc,flic,flv,gif,gxf,h261,h263,"
+    "h264,hevc,hxvs,ifv,iv8,ivf,kux,live_flv,m4v,matroska,mjpeg,mjpeg_2000,mov,mp4,mpeg,mpegts,mpegvideo,mpjpeg,mxf,"
+    "mxg,nc,nsv,nut,nuv,obu,ogg,pva,rm,roq,smjpeg,smk,swf,ty,vc1,vc1test,vvc,webm,webp_anim,wtv,yuv4mpegpipe"
 )
 _SOUND_KINDS = "aac,ac3,aiff,amr,au,flac,mp3,w64,wav"  # opened only to say that there is no picture in them
 _CONFINED = {"format_whitelist": f"{_VIDEO_KINDS},{_SOUND_KINDS}", "protocol_whitelist": "file"}

@@ -11,7 +11,7 @@ from vivit.explain.explanation import Explanation, Target, ViewScores
 from vivit.explain.filters import filters
 from vivit.explain.relevance import explained
 from vivit.inference.batches import BATCH
-from vivit.inference.classification import check_named, probabilities, scores, view_logits
+from vivit.inference.classification import class_names, probabilities, scores, view_logits
 from vivit.inference.views import taken
 from vivit.model import Model
 from vivit.reference.costs import multiply_adds
@@ -38,9 +38,9 @@ def explain(
     of; None: the first head's most probable. view: the number of the view that is pictured, clip by clip, crop by crop;
     None: the one that gives the target the largest probability. top: classes shown of each head. batch: clips at once.
     name, checkpoint: what the video and the model are called.
-    Raises ValueError for a model without labels, a class or view that there is not, or as views.taken.
+    Raises ValueError for a model without a head, a class or view that there is not, or as views.taken.
     """
-    labels = check_named(model)
+    labels = class_names(model)
     if top < 1 or batch < 1:
         raise ValueError(f"top is {top}, batch is {batch}: both must be at least 1")
     place = None if target is None else found_by_name(target, labels)  # before any work

@@ -18,6 +18,7 @@ from vivit.data.views import VIEWS
 from vivit.inference.ahead import mapped
 from vivit.inference.batches import BATCH, computed, evenly
 from vivit.inference.views import View, Views, taken
+from vivit.labels import Labels, numbered
 from vivit.model import Model, Score
 
 Video = str | Path | np.ndarray
@@ -52,9 +53,9 @@ def classify(
 
     videos, views, stride, limits: as views.taken's. top: classes of each head. batch: clips at once, at most; it
     changes results by rounding only. dtype: "float32" or "bfloat16", of the matmuls' operands. threads: that decode.
-    Raises ValueError if the model has no labels, or for an argument that makes no sense.
+    Raises ValueError if the model has no head, or for an argument that makes no sense.
     """
-    check_named(model)
+    class_names(model)
     for name, value in (("top", top), ("batch", batch), ("threads", threads), ("views", min(views))):
         if value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
@@ -80,23 +81,21 @@ def probabilities(model: Model, logits: np.ndarray) -> list[np.ndarray]:
 
 
 def scores(model: Model, logits: np.ndarray, top: int) -> tuple[tuple[Score, ...], ...]:
-    """For each head the `top` best classes, best first, from logits float[v]. Raises as check_named."""
+    """For each head the `top` best classes, best first, from logits float[v]. Raises as class_names."""
     return tuple(
         tuple(Score(names[place], float(head[place])) for place in np.argsort(-head)[:top])
-        for head, names in zip(probabilities(model, logits), check_named(model), strict=True)
+        for head, names in zip(probabilities(model, logits), class_names(model), strict=True)
     )
 
 
-def check_named(model: Model) -> tuple[tuple[str, ...], ...]:
-    """The names of each head's classes. Raises ValueError if the model has none, or no head."""
+def class_names(model: Model) -> Labels:
+    """What the classes of each head are called: their labels, or "class 0" and so on where the checkpoint has no names.
+
+    Raises ValueError if the model has no head.
+    """
     if not model.config.classes:
         raise ValueError("classes is (): the model has no head to classify with")
-    if model.labels is None:
-        raise ValueError(
-            "labels is None: the checkpoint does not name its classes, pass labels= to load (a file, "
-            "kinetics400 or something_something_v2)"
-        )
-    return model.labels
+    return model.labels or numbered(model.config)
 
 
 def _classified(
