@@ -79,9 +79,10 @@ def fuzz(seconds: float, first: int = 0, cases: int = 10**9) -> tuple[list[str],
     """What went wrong, how the cases ended, and the largest memory in megabytes; a crash costs one process."""
     faults: list[str] = []
     outcomes: Counter[str] = Counter()
-    peak, end, last = 0.0, time.monotonic() + seconds, first + cases
+    peak, last = 0.0, first + cases
     with tempfile.TemporaryDirectory() as folder:
         _write_seeds(Path(folder))
+        end = time.monotonic() + seconds
         while first < last and (left := end - time.monotonic()) > 0:
             command = [sys.executable, "-m", "bench", "fuzz", "--child", folder, "--seconds", str(left)]
             command += ["--first", str(first), "--cases", str(last - first)]

@@ -1,6 +1,6 @@
 """What an attention core is asked in the tests of XLA's and of the kernels' forms, and how it is compared."""
 
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from accuracy import assert_as_accurate
 from hypothesis import strategies as st
+from quickly import QUICKLY
 from strategies import normal, seeds
 
 from vivit import plain
@@ -63,8 +64,9 @@ def problems(shapes):
 @cache
 def compiled(function, heads, keywords):
     """(qkv, cotangent, {mask, dropout}) → (core(qkv), cotangent of qkv), compiled once for each shape."""
+    interpreted = "interpret" in dict(keywords)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY if interpreted else None)
     def both(qkv, out, options):
         value, pull = jax.vjp(lambda qkv: function(qkv, heads, **options, **dict(keywords)), qkv)
         return value, *pull(out)

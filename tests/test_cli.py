@@ -90,7 +90,7 @@ def test_random_weights_fill_every_leaf_and_bfloat16_holds_them_exactly():
         (["audit", "missing.mp4"], "vivit audit: missing.mp4 is not a file: it must be a video"),
         (["audit", "--size", "huge"], "vivit audit: argument --size: invalid choice: 'huge'"),
         (["audit", "--model", "vit"], "vivit audit: argument --model: invalid choice: 'vit'"),
-        (["audit", "--json", "no/such/folder/x.json"], "vivit audit: --json no/such/folder/x.json: the folder"),
+        (["audit", "--json", "no/such/folder/x.json"], "vivit audit: no/such/folder/x.json: the folder"),
         (["info", "vivit-q/1x1"], "vivit info: no variant is named 'vivit-q/1x1': it must be one of vivit-b/16x2"),
         (["dance"], "vivit: argument COMMAND: invalid choice: 'dance'"),
         ([], "vivit: the following arguments are required: COMMAND"),

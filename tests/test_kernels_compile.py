@@ -16,6 +16,7 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from quickly import QUICKLY
 from strategies import CORES, DTYPES, MODELS, random_params, small, video
 
 import vivit
@@ -131,7 +132,7 @@ def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
     config = replace(small(model), layers=1, temporal_layers=1)
     params, clips = convert(random_params(config, 1), jnp.asarray), jnp.asarray(video(config, 1))
 
-    @partial(jax.jit, static_argnames="attention")
+    @partial(jax.jit, static_argnames="attention", compiler_options=QUICKLY)
     def both(params, attention):
         def loss(params):
             options = {"rng": jax.random.key(3), "attention_dropout": 0.3, "dropout": 0.1, "stochastic_depth": 0.2}

@@ -1,6 +1,7 @@
 """The dense kernels against the oracle, interpreted on the CPU: values, gradients, both dtypes, garbage in memory."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ from accuracy import assert_as_accurate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
+from quickly import QUICKLY
 from strategies import DTYPES, normal, seeds
 
 from vivit import layers
@@ -103,7 +105,7 @@ def gelu_slope(x, form):
 
 
 def value_and_gradient(function, arguments, cotangent):
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICKLY)
     def both(arguments, cotangent):
         value, pull = jax.vjp(function, *arguments)
         return value, pull(cotangent)

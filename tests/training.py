@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from quickly import QUICKLY
 from strategies import random_params, video
 
 from vivit.reference.config import Config
@@ -53,11 +54,11 @@ _STEPS: dict[Any, Any] = {}
 
 
 def _compiled(config: Config, recipe: Recipe, options: tuple, arguments: tuple) -> Any:
-    """A step compiled once, quickly rather than well."""
+    """A step compiled once."""
     key = (config, recipe, options, str(jax.tree.map(jnp.shape, arguments)))
     if key not in _STEPS:
         lowered = make_step(config, recipe, STEPS, **dict(options)).lower(*arguments)
-        _STEPS[key] = lowered.compile({"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+        _STEPS[key] = lowered.compile(QUICKLY)
     return _STEPS[key]
 
 
