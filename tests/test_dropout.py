@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from accuracy import assert_as_accurate
+from quickly import QUICKLY
 from strategies import MODELS, random_params, small, video
 
 import vivit
-from vivit import plain
-from vivit.dropout import Rates, draw
+from vivit import dropout, plain
+from vivit.dropout import Rates
 from vivit.reference import models as reference
 from vivit.reference.params import convert
+
+draw = jax.jit(dropout.draw, static_argnames=("config", "rates", "batch"), compiler_options=QUICKLY)
 
 RATES = {"dropout": 0.2, "attention_dropout": 0.3, "stochastic_depth": 0.5}
 

@@ -10,6 +10,7 @@ from cores import Problem, assert_accurate, compiled, problems, value_and_gradie
 from hypothesis import HealthCheck, given, settings
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
+from quickly import QUICKLY
 from strategies import CORE_FAULTS, CORES, DTYPES, all_multipliers, normal
 
 from vivit import attention as xla
@@ -106,6 +107,7 @@ def test_dropout_drawn_in_a_kernel_is_the_one_that_xla_draws(core):
 @pytest.mark.parametrize("core", CORES)
 def test_kernels_can_be_mapped_over_another_axis(core):
     qkv, out, heads, _ = Problem((6, 3, 5, 4, 32)).arrays(core)
+    quickly = partial(jax.jit, compiler_options=QUICKLY)
     function = partial(getattr(kernels, core), heads=heads, interpret=True)
 
     def pulled(qkv, out):
@@ -113,8 +115,8 @@ def test_kernels_can_be_mapped_over_another_axis(core):
 
     stacked = [x.reshape(2, 3, *x.shape[1:]) for x in (qkv, out)]
     for actual, expected in (
-        (jax.vmap(function)(stacked[0]), function(jnp.asarray(qkv))),
-        (jax.vmap(pulled)(*stacked), pulled(jnp.asarray(qkv), jnp.asarray(out))),
+        (quickly(jax.vmap(function))(stacked[0]), quickly(function)(jnp.asarray(qkv))),
+        (quickly(jax.vmap(pulled))(*stacked), quickly(pulled)(jnp.asarray(qkv), jnp.asarray(out))),
     ):
         np.testing.assert_allclose(actual.reshape(expected.shape), expected, rtol=0, atol=1e-6)
 
