@@ -3,11 +3,13 @@
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from explanation_samples import MODELS, sample
 
+from vivit import writing
 from vivit.explain import picture
 from vivit.explain.explanation import Target
 from vivit.model import Score
@@ -100,7 +102,7 @@ def test_many_heads_are_counted_and_sampled_frames_are_those_that_were_taken(tmp
         assert ((np.abs(shown - color).max(axis=-1) <= 1).sum() > 50) == there
 
 
-def test_a_failure_leaves_no_file_behind(tmp_path):
+def test_a_failure_leaves_no_file_behind(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="cannot reshape"):
         picture.write_picture(sample(MODELS[0], rollout=np.zeros((4, 5))), tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"x.png: the folder .* does not exist"):
@@ -108,6 +110,9 @@ def test_a_failure_leaves_no_file_behind(tmp_path):
     (tmp_path / "x.png").mkdir()
     with pytest.raises(ValueError, match=r"x.png is a folder: name a file"):
         picture.write_picture(sample(MODELS[0]), tmp_path / "x.png")
+    monkeypatch.setattr(writing.os, "replace", lambda old, new: Path(new).read_bytes())  # fails once all is drawn
+    with pytest.raises(OSError, match="No such file"):
+        picture.write_picture(sample(MODELS[0]), tmp_path / "y.png")
     assert os.listdir(tmp_path) == ["x.png"]
 
 

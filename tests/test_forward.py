@@ -206,7 +206,7 @@ def test_layers_are_scanned_so_that_the_program_does_not_grow_with_depth():
 
 
 def test_capture_leaks_no_tracers_and_works_inside_jit_and_grad():
-    config = small("spatio_temporal", layers=2)
+    config = small("factorised_encoder", layers=2)
     params, clips = on_device(random_params(config)), jnp.asarray(video(config, 9))
 
     @jax.jit
@@ -226,7 +226,7 @@ def test_capture_leaks_no_tracers_and_works_inside_jit_and_grad():
     def attention_to(logits_of, params):
         capture = {}
         logits = vivit.forward(params, clips, config, capture=capture)
-        return logits[0, logits_of] + (capture["encoder/1/weights"] ** 2).sum()
+        return logits[0, logits_of] + (capture["encoder/1/space_weights"] ** 2).sum()
 
     gradient = jax.grad(lambda params: attention_to(3, params))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -64,8 +64,13 @@ def as_labels(value: object, name: str = "labels") -> Labels:
 
 
 def numbered(config: Config) -> Labels:
-    """What the classes of each head are called where nothing names them: "class 0" and so on."""
-    return tuple(tuple(f"class {number}" for number in range(count)) for count in config.classes)
+    """What the classes of each head are called where nothing names them."""
+    return tuple(tuple(map(unnamed, range(count))) for count in config.classes)
+
+
+def unnamed(number: int) -> str:
+    """What one class is called where nothing names it."""
+    return f"class {number}"
 
 
 def check_labels(labels: Labels, config: Config) -> None:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from vivit.commands.chosen import loaded
 from vivit.commands.shown import RIGHT, console
+from vivit.labels import unnamed
 from vivit.writing import write_text
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _classes(decisions: "tuple[Decision, ...]") -> Table:
 
 
 def _shown(best: "Best") -> str:
-    name = f"class {best.number}" if best.label is None else best.label
+    name = unnamed(best.number) if best.label is None else best.label
     return escape(f"{name} ({best.logit:.4f})")
 
 
