@@ -4,9 +4,9 @@ All four become one shape of work: rows of [q d] against [k d], a row for each h
 the matrix unit in groups whose scores stay small: 12 heads of 3137² scores at once would be 472 MB a layer, and on the
 CPU one head at a time is also two to three times faster.
 
-Softmax is in float32. Its division comes after the second product, on [q d] instead of [q k]; the backward pass divides
-first, as reference/gradients.py does, since there the other order would subtract large numbers that nearly cancel. It
-computes the weights again: none are ever stored.
+Softmax is in float32. Its division comes after the second product, on [q d] instead of [q k]; derivatives divide first,
+as reference/gradients.py does, since there the other order would subtract large numbers that nearly cancel. The backward
+pass computes the weights again: none are ever stored. Every kind of JAX's differentiation works, of any order.
 """
 
 import math
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from vivit.kernels.dropout import Dropout, halves, keep, place
+from vivit.layers import drop
 from vivit.reference.attention import check_core, record
 
 GROUP_SCORES = 2**23  # scores of one group of rows: 32 MiB in float32, about a CPU's last-level cache
@@ -140,7 +141,7 @@ def attend(
         None if drawn or dropout is None else dropout.reshape(rows, q, k),
         _row_seeds(dropout, batch) if drawn else None,
     )
-    one_row = partial(_row, dropout.rate if drawn else 0.0, capture is not None)
+    one_row = jax.checkpoint(partial(_row, dropout.rate if drawn else 0.0, capture is not None))
     group = max(1, GROUP_SCORES // (q * k))
     if rows <= group:
         out, weights = jax.vmap(one_row)(*inputs)
@@ -151,62 +152,55 @@ def attend(
     return out.reshape(*batch, q, d)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _row(rate: float, keep_weights: bool, query, key, value, mask, multiplier, seeds):
     """One head of one sequence: (out [q d], weights [q k] or None).
 
     query: [q d]. key, value: [k d]. mask: bool[k] or None. multiplier: float32[q k], or drawn from seeds, or None.
     """
     exponentials, total = _exponentials(query, key, mask)
-    multiplier = _multiplier(rate, multiplier, seeds, exponentials.shape)
-    kept = exponentials if multiplier is None else exponentials * multiplier
+    kept = drop(exponentials, _multiplier(rate, multiplier, seeds, exponentials.shape))
     out = _product("qk,kd->qd", kept.astype(value.dtype), value) / total
     return out.astype(value.dtype), exponentials / total if keep_weights else None
 
 
-def _row_forward(rate, keep_weights, *inputs):
-    return _row(rate, keep_weights, *inputs), inputs
-
-
-def _row_backward(rate, keep_weights, inputs, cotangents):
-    """As reference/gradients.py, attend_vjp; the captured weights may have a cotangent too."""
-    query, key, value, mask, multiplier, seeds = inputs
-    out_cotangent, weights_cotangent = cotangents
-    scale = 1.0 / math.sqrt(query.shape[-1])
+def _row_jvp(rate, keep_weights, primals, tangents):
+    """dW = W∘(dS − Σ W∘dS) and d(W V) = dW V + W dV, whose transpose is reference/gradients.py's attend_vjp."""
+    query, key, value, mask, multiplier, seeds = primals
+    query_tangent, key_tangent, value_tangent, _, multiplier_tangent, _ = tangents
     exponentials, total = _exponentials(query, key, mask)
     weights = exponentials / total
     multiplier = _multiplier(rate, multiplier, seeds, weights.shape)
-    kept, through = weights, _product("qd,kd->qk", out_cotangent, value)
-    if multiplier is not None:
-        kept, through = weights * multiplier, through * multiplier
-    if keep_weights:
-        through = through + weights_cotangent
-    scores_cotangent = weights * (through - (through * weights).sum(axis=-1, keepdims=True))
-    scores_cotangent = (scores_cotangent * scale).astype(query.dtype)
+    scores_tangent = _product("qd,kd->qk", query_tangent, key) + _product("qd,kd->qk", query, key_tangent)
+    scores_tangent = scores_tangent * (1.0 / math.sqrt(query.shape[-1]))
+    weights_tangent = weights * (scores_tangent - (weights * scores_tangent).sum(axis=-1, keepdims=True))
+    kept, kept_tangent = drop(weights, multiplier).astype(value.dtype), drop(weights_tangent, multiplier)
+    if multiplier_tangent is not None:
+        kept_tangent = kept_tangent + weights * multiplier_tangent
+    out = _product("qk,kd->qd", kept, value)
+    out_tangent = _product("qk,kd->qd", kept_tangent.astype(value.dtype), value)
+    out_tangent = out_tangent + _product("qk,kd->qd", kept, value_tangent)
     return (
-        _product("qk,kd->qd", scores_cotangent, key).astype(query.dtype),
-        _product("qk,qd->kd", scores_cotangent, query).astype(key.dtype),
-        _product("qk,qd->kd", kept.astype(value.dtype), out_cotangent).astype(value.dtype),
-        None,
-        None,
-        None,
+        (out.astype(value.dtype), weights if keep_weights else None),
+        (out_tangent.astype(value.dtype), weights_tangent if keep_weights else None),
     )
 
 
-_row.defvjp(_row_forward, _row_backward)
-
+_row.defjvp(_row_jvp)
 _product = partial(jnp.einsum, preferred_element_type=jnp.float32)
 
 
 def _exponentials(query: jax.Array, key: jax.Array, mask: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """exp(scores − largest) float32[q k], and the sum of each row [q 1] (1 where a row sees nothing)."""
     scores = _product("qd,kd->qk", query, key) * (1.0 / math.sqrt(query.shape[-1]))
+    if mask is not None:
+        mask = jnp.broadcast_to(mask[jnp.newaxis], scores.shape)
+        scores = jnp.where(mask, scores, _MASKED)
+    # whatever is subtracted, the weights are the same: no derivative goes through the largest
+    exponentials = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     if mask is None:
-        exponentials = jnp.exp(scores - scores.max(axis=-1, keepdims=True))
         return exponentials, exponentials.sum(axis=-1, keepdims=True)
-    mask = jnp.broadcast_to(mask[jnp.newaxis], scores.shape)
-    scores = jnp.where(mask, scores, _MASKED)
-    exponentials = jnp.where(mask, jnp.exp(scores - scores.max(axis=-1, keepdims=True)), 0.0)
+    exponentials = jnp.where(mask, exponentials, 0.0)
     total = exponentials.sum(axis=-1, keepdims=True)
     return exponentials, jnp.where(total == 0.0, 1.0, total)
 

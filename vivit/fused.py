@@ -19,6 +19,7 @@ from vivit.kernels.dense import norm_dense, residual_dense, residual_mlp
 from vivit.layers import drop
 from vivit.reference.dropout import AttentionDrops, MlpDrops
 from vivit.reference.params import Attention, LayerNorm, Mlp
+from vivit.reverse_once import reverse_once
 
 ATTENTION = ("auto", "pallas", "xla")
 
@@ -29,13 +30,17 @@ def choose(
     """kernel(*operands, interpret=…) or xla(*operands).
 
     attention: "auto": kernels where the program is lowered for a TPU, else XLA. "pallas": kernels everywhere, off a TPU
-    in Pallas's interpreter. "xla": never kernels.
+    in Pallas's interpreter. "xla": never kernels. With kernels other derivatives than one in reverse mode raise
+    TypeError.
     """
     if attention == "xla":
         return xla(*operands)
-    compiled, interpreted = partial(kernel, interpret=False), partial(kernel, interpret=True)
-    elsewhere = xla if attention == "auto" else interpreted
-    return jax.lax.platform_dependent(*operands, tpu=compiled, default=elsewhere)
+
+    def through_kernels(interpret: bool, *operands: Any) -> jax.Array:
+        return kernel(*reverse_once(operands), interpret=interpret)
+
+    elsewhere = xla if attention == "auto" else partial(through_kernels, True)
+    return jax.lax.platform_dependent(*operands, tpu=partial(through_kernels, False), default=elsewhere)
 
 
 def core_of(cores: Any, core: str, exchange: Callable[..., jax.Array] | None) -> Callable[..., jax.Array]:

@@ -47,16 +47,43 @@ def pool(tokens: jax.Array, pooling: str, mask: jax.Array | None = None) -> jax.
     """One vector a sequence. tokens: float32[... n c]. mask: bool[... n], True where one counts. Returns [... c]."""
     if pooling in FIRST:
         return tokens[..., 0, :]
+    keep = None if mask is None else mask[..., jnp.newaxis]
     if pooling == "max":
-        # the gradient looks for the tokens that equal the largest: XLA must not compute them anew, rounded otherwise
-        tokens = jax.lax.optimization_barrier(tokens)
-    if mask is None:
-        return {"mean": jnp.mean, "max": jnp.max, "sum": jnp.sum}[pooling](tokens, axis=-2)
-    keep = mask[..., jnp.newaxis]
-    if pooling == "max":
-        return jnp.where(keep, tokens, -jnp.inf).max(axis=-2)
-    total = jnp.where(keep, tokens, 0.0).sum(axis=-2)
-    return total if pooling == "sum" else total / keep.sum(axis=-2).astype(jnp.float32)
+        return _largest(tokens if keep is None else jnp.where(keep, tokens, -jnp.inf))
+    total = (tokens if keep is None else jnp.where(keep, tokens, 0.0)).sum(axis=-2)
+    if pooling == "sum":
+        return total
+    return total / (tokens.shape[-2] if keep is None else keep.sum(axis=-2).astype(jnp.float32))
+
+
+@jax.custom_jvp
+def _largest(tokens: jax.Array) -> jax.Array:
+    """The largest token of every channel: float32[... n c] to [... c]."""
+    return tokens.max(axis=-2)
+
+
+@_largest.defjvp
+def _largest_jvp(primals, tangents):
+    (tokens,), (tangent,) = primals, tangents
+    return _largest(tokens), (largest_share(tokens) * tangent).sum(axis=-2)
+
+
+def largest_share(tokens: jax.Array) -> jax.Array:
+    """1 where a token is the largest of its channel, equal parts where several are; float32[... n c], without gradient.
+
+    The place is an index: compared with their largest value, tokens that XLA computes anew for the comparison, rounded
+    otherwise, may none of them equal it. What a branch is given is computed once, so that equal tokens are equal there.
+    """
+    tokens = jax.lax.stop_gradient(tokens)
+    first = jnp.argmax(tokens, axis=-2, keepdims=True)
+    last = tokens.shape[-2] - 1 - jnp.argmax(jnp.flip(tokens, axis=-2), axis=-2, keepdims=True)
+    place = jax.lax.broadcasted_iota(first.dtype, tokens.shape, tokens.ndim - 2)
+
+    def share(tokens: jax.Array) -> jax.Array:
+        largest = (tokens == tokens.max(axis=-2, keepdims=True)) | (place == first)
+        return largest / largest.sum(axis=-2, keepdims=True).astype(jnp.float32)
+
+    return jax.lax.cond(jnp.all(first == last), lambda _: (place == first).astype(jnp.float32), share, tokens)
 
 
 def aligned(x: jax.Array, like: jax.Array) -> jax.Array:
