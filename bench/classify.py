@@ -100,14 +100,14 @@ def _vivit(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str
     pixels = taken(model, film).pixels
     needed, _ = frames_of(_clips(film))
     expected = plain.forward(model.params, pixels[:1], config)
-    _check_logits(view_logits(model, pixels[:1], dtype=dtype), expected, dtype)
+    _check_logits(view_logits(model, pixels[:1], "clip", dtype=dtype), expected, dtype)
     model.classify(film, batch=batch, dtype=dtype)  # compiles
     forget_peak()
     return {
         "decode": _seconds(lambda: [None for _ in wanted_frames(str(film), needed, probe(film).table, None, 0)], runs),
         "decode_rgb": _seconds(lambda: by_pyav(film, needed), runs),
         "decoded_and_preprocessed": _seconds(lambda: taken(model, film), runs),
-        "compute": _seconds(lambda: view_logits(model, pixels, batch=batch, dtype=dtype), runs),
+        "compute": _seconds(lambda: view_logits(model, pixels, "clip", batch=batch, dtype=dtype), runs),
         "seconds": _seconds(lambda: model.classify(film, batch=batch, dtype=dtype), runs),
         "peak_megabytes": peak_megabytes(),
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -159,14 +160,34 @@ def test_a_changed_run_is_refused_and_nothing_is_touched(dataset, whole, tmp_pat
     assert sorted(path for path in folder.rglob("*")) == before
 
 
+DIVERGING = replace(SHORT, learning_rate=1e30, clip_norm=None, optimiser="sgd", warmup_steps=None, accumulation=1)
+
+
+def kept(folder):
+    """The steps of the checkpoints."""
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir() if path.name.isdigit())
+
+
 def test_a_loss_that_is_not_finite_names_its_step_and_examples(dataset, tmp_path):
-    recipe = replace(SHORT, learning_rate=1e30, clip_norm=None, optimiser="sgd", warmup_steps=None, accumulation=1)
     with pytest.raises(
-        DivergedError, match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv"
+        DivergedError,
+        match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv.*; no checkpoint was written",
     ):
-        run(tmp_path / "run", dataset, recipe)
-    for step in (path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()):
-        assert int(step) < 12
+        run(tmp_path / "run", dataset, DIVERGING, save_every=12)
+    assert kept(tmp_path / "run") == []
+
+
+def test_a_loss_that_is_not_finite_names_the_checkpoint_that_is_whole_if_there_is_one(dataset, tmp_path):
+    with pytest.raises(DivergedError, match=r"at step \d+: .*; the checkpoint of step \d+ is whole") as error:
+        run(tmp_path / "run", dataset, DIVERGING, save_every=1)
+    step, whole = (int(number) for number in re.findall(r"step (\d+)", str(error.value)))
+    assert whole == step - 1 == kept(tmp_path / "run")[-1]
+
+
+def test_weights_that_are_not_finite_are_not_saved(dataset, tmp_path):
+    with pytest.raises(DivergedError, match=r"weights are not finite after step 1: they must be; no checkpoint"):
+        run(tmp_path / "run", dataset, replace(DIVERGING, weight_decay=1e30), save_every=1)
+    assert kept(tmp_path / "run") == []
 
 
 def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(videos, dataset, tmp_path, whole):

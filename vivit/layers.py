@@ -81,7 +81,7 @@ def largest_share(tokens: jax.Array) -> jax.Array:
 
     def share(tokens: jax.Array) -> jax.Array:
         largest = (tokens == tokens.max(axis=-2, keepdims=True)) | (place == first)
-        return largest / largest.sum(axis=-2, keepdims=True).astype(jnp.float32)
+        return largest.astype(jnp.float32) / largest.sum(axis=-2, keepdims=True, dtype=jnp.float32)
 
     return jax.lax.cond(jnp.all(first == last), lambda _: (place == first).astype(jnp.float32), share, tokens)
 

@@ -12,6 +12,7 @@ from vivit.explain.filters import filters
 from vivit.explain.relevance import explained
 from vivit.inference.batches import BATCH
 from vivit.inference.classification import class_names, probabilities, scores, view_logits
+from vivit.inference.videos import called
 from vivit.inference.views import taken
 from vivit.model import Model
 from vivit.reference.costs import multiply_adds
@@ -38,7 +39,8 @@ def explain(
     of; None: the first head's most probable. view: the number of the view that is pictured, clip by clip, crop by crop;
     None: the one that gives the target the largest probability. top: classes shown of each head. batch: clips at once.
     name, checkpoint: what the video and the model are called.
-    Raises ValueError for a model without a head, a class or view that there is not, or as views.taken.
+    Raises ValueError for a model without a head, a class or view that there is not, logits that are not finite, or as
+    views.taken.
     """
     labels = class_names(model)
     if top < 1 or batch < 1:
@@ -47,7 +49,8 @@ def explain(
     found = taken(model, video, views=views, stride=stride, limits=limits)
     if view is not None and not 0 <= view < len(found.views):
         raise ValueError(f"view is {view}: there are {len(found.views)}, from 0")
-    logits = view_logits(model, found.pixels, batch=batch)
+    name = called(video) if name is None else name
+    logits = view_logits(model, found.pixels, name, batch=batch)
     mean = logits.mean(axis=0)
     of_mean = probabilities(model, mean)
     head, number = (0, int(of_mean[0].argmax())) if place is None else place
@@ -64,7 +67,7 @@ def explain(
         for one, row in zip(found.views, logits, strict=True)
     )
     return Explanation(
-        name=name if name is not None else "an array" if isinstance(video, np.ndarray) else str(video),
+        name=name,
         checkpoint=checkpoint,
         frames=clip if clip.dtype == np.uint8 else model.preprocessing.pixels(clip),
         stamps=found.views[view].stamps,

@@ -12,6 +12,12 @@ BATCH = 4  # clips at once: more take more memory, and one keeps all cores of a 
 Key = TypeVar("Key")
 
 
+class NotFinite(NamedTuple):
+    """A clip [frames height width 3] of which the model made numbers that are not finite."""
+
+    clip: np.ndarray
+
+
 class _Batch(NamedTuple):
     """entries: pairs of a key and its row in `pixels`, or None. pixels: None if no entry has a clip."""
 
@@ -25,7 +31,8 @@ def computed(
     """Pairs of a key and what `run` makes of its clip, in order; a key without a clip passes with None.
 
     run: from [b frames height width 3] to a tree of arrays with a leading b. The last batch is filled up, so that
-    one program serves all; if it is the only one it is as small as it can be.
+    one program serves all; if it is the only one it is as small as it can be. In the place of a row that is not finite
+    stands NotFinite.
     """
     running: tuple[_Batch, Any] | None = None
     for filled in _batches(clips, batch):
@@ -67,5 +74,10 @@ def _batches(clips: Iterable[tuple[Any, np.ndarray | None]], batch: int) -> Iter
 
 def _rows(batch: _Batch, result: Any) -> Iterator[tuple[Any, Any]]:
     arrays = jax.tree.map(np.asarray, result)
-    for key, row in batch.entries:
-        yield key, None if row is None else jax.tree.map(lambda array, row=row: array[row], arrays)
+    for key, place in batch.entries:
+        if place is None or batch.pixels is None:
+            yield key, None
+            continue
+        row = jax.tree.map(lambda array, place=place: array[place], arrays)
+        finite = all(np.isfinite(array).all() for array in jax.tree.leaves(row))
+        yield key, row if finite else NotFinite(batch.pixels[place])

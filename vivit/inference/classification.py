@@ -16,7 +16,9 @@ from vivit import compiled
 from vivit.data.opening import Limits
 from vivit.data.views import VIEWS
 from vivit.inference.ahead import mapped
-from vivit.inference.batches import BATCH, computed, evenly
+from vivit.inference.batches import BATCH, NotFinite, computed, evenly
+from vivit.inference.finite import not_finite
+from vivit.inference.videos import called
 from vivit.inference.views import View, Views, taken
 from vivit.labels import Labels, numbered
 from vivit.model import Model, Score
@@ -49,7 +51,8 @@ def classify(
     threads: int = 2,
     limits: Limits | None = None,
 ) -> Iterator[Classification | ValueError]:
-    """What the model says of each video, in their order; in the place of one that cannot be used, why, in one line.
+    """What the model says of each video, in their order; in the place of one that cannot be used, or
+    of which the model makes numbers that are not finite, why, in one line.
 
     videos, views, stride, limits: as views.taken's. top: classes of each head. batch: clips at once, at most; it
     changes results by rounding only. dtype: "float32" or "bfloat16", of the matmuls' operands. threads: that decode.
@@ -62,15 +65,24 @@ def classify(
     cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all
     most = max(1, len(videos) * math.prod(views))
     decode = partial(_taken, model, views=views, stride=stride, limits=limits, threads=cores)
-    decoded = mapped(decode, videos, threads=threads)
+    decoded = zip(map(called, videos), mapped(decode, videos, threads=threads), strict=True)
     return _classified(model, decoded, top, evenly(most, batch), dtype)
 
 
-def view_logits(model: Model, pixels: np.ndarray, *, batch: int = BATCH, dtype: str | None = None) -> np.ndarray:
-    """float64[n v], the logits of clips uint8 or float32[n frames height width 3], `batch` at once at most."""
+def view_logits(
+    model: Model, pixels: np.ndarray, name: str, *, batch: int = BATCH, dtype: str | None = None
+) -> np.ndarray:
+    """float64[n v], the logits of clips uint8 or float32[n frames height width 3], `batch` at once at most.
+
+    name: of the video, for an error. Raises ValueError if they are not finite, naming the first stage that is not.
+    """
     clips = ((number, clip) for number, clip in enumerate(pixels))
-    rows = computed(_forward(model, dtype), clips, evenly(len(pixels), batch))
-    return np.stack([row for _, row in rows]).astype(np.float64)
+    logits = []
+    for _, row in computed(_forward(model, dtype), clips, evenly(len(pixels), batch)):
+        if isinstance(row, NotFinite):
+            raise not_finite(model, row.clip, name, dtype)
+        logits.append(row)
+    return np.stack(logits).astype(np.float64)
 
 
 def probabilities(model: Model, logits: np.ndarray) -> list[np.ndarray]:
@@ -99,18 +111,23 @@ def class_names(model: Model) -> Labels:
 
 
 def _classified(
-    model: Model, decoded: Iterator[Views | ValueError], top: int, batch: int, dtype: str | None
+    model: Model, decoded: Iterator[tuple[str, Views | ValueError]], top: int, batch: int, dtype: str | None
 ) -> Iterator[Classification | ValueError]:
-    logits: list[np.ndarray] = []
-    for found, row in computed(_forward(model, dtype), _clips(decoded), batch):
+    rows: list[np.ndarray | NotFinite] = []  # of one video
+    for (name, found), row in computed(_forward(model, dtype), _clips(decoded), batch):
         if isinstance(found, ValueError):
             yield found
             continue
-        logits.append(row)
-        if len(logits) == len(found):
-            views = np.stack(logits).astype(np.float64)
+        rows.append(row)
+        if len(rows) < len(found):
+            continue
+        broken = next((row for row in rows if isinstance(row, NotFinite)), None)
+        if broken is not None:
+            yield not_finite(model, broken.clip, name, dtype)
+        else:
+            views = np.stack(rows).astype(np.float64)
             yield Classification(heads=scores(model, views.mean(0), top), views=found, logits=views)
-            logits = []
+        rows = []
 
 
 def _forward(model: Model, dtype: str | None) -> Callable[[np.ndarray], jax.Array]:
@@ -124,10 +141,12 @@ def _taken(model: Model, video: Video, **options) -> Views | ValueError:
         return ValueError(" ".join(str(error).split()))
 
 
-def _clips(decoded: Iterator[Views | ValueError]) -> Iterator[tuple[tuple[View, ...] | ValueError, np.ndarray | None]]:
-    """Clip after clip, each with all the views of its video; a video that cannot be used has no clip."""
-    for found in decoded:
+def _clips(
+    decoded: Iterator[tuple[str, Views | ValueError]],
+) -> Iterator[tuple[tuple[str, tuple[View, ...] | ValueError], np.ndarray | None]]:
+    """Clip after clip, each with its video's name and views; a video that cannot be used has no clip."""
+    for name, found in decoded:
         if isinstance(found, ValueError):
-            yield found, None
+            yield (name, found), None
         else:
-            yield from ((found.views, clip) for clip in found.pixels)
+            yield from (((name, found.views), clip) for clip in found.pixels)

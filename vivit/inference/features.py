@@ -15,8 +15,9 @@ from vivit import compiled
 from vivit.data.opening import Limits
 from vivit.inference.ahead import prefetched
 from vivit.inference.archive import growing
-from vivit.inference.batches import BATCH, computed
-from vivit.inference.videos import seekable
+from vivit.inference.batches import BATCH, NotFinite, computed
+from vivit.inference.finite import not_finite
+from vivit.inference.videos import called, seekable
 from vivit.inference.windows import Window, check_sliding, sliding
 from vivit.model import Model
 from vivit.reference.config import Config
@@ -53,7 +54,7 @@ def features(
     [t c], a representation of each time index (model 2's own; else the mean of its last tokens), and "last_tokens"
     [t s c], after the last layer norm (in model 2 the spatial encoder's), without class tokens.
     batch: clips at once. dtype: "float32" or "bfloat16", of the matmuls' operands.
-    Raises ValueError, naming the stage or the video, for what there is not or does not fit.
+    Raises ValueError, naming the stage or the video, for what there is not, does not fit or is not finite.
     """
     names = _checked(model, stages, stride, hop, batch)
     found = sliding(model, video, stride=stride, hop=hop, limits=limits)
@@ -62,7 +63,13 @@ def features(
     def run(pixels: np.ndarray) -> dict[str, jax.Array]:
         return _stages(model.params, model.preprocessed(pixels), config=model.config, names=names, dtype=dtype)
 
-    return Features(found.total, computed(run, prefetched(found.clips, count=2 * size), size))
+    def clips() -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
+        for window, arrays in computed(run, prefetched(found.clips, count=2 * size), size):
+            if isinstance(arrays, NotFinite):
+                raise not_finite(model, arrays.clip, called(video), dtype)
+            yield window, arrays
+
+    return Features(found.total, clips())
 
 
 def write_features(

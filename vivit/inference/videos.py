@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+
 STANDARD_INPUT = "-"
 CHUNK = 1 << 20  # bytes copied at once
 # what is looked for in folders; a file that is named itself may be called anything
@@ -40,6 +42,13 @@ def videos(names: Sequence[str | Path]) -> list[str]:
     if found.count(STANDARD_INPUT) > 1:
         raise ValueError("- is named twice: standard input can be read only once")
     return found
+
+
+def called(video: str | Path | np.ndarray) -> str:
+    """What a video is called in a message."""
+    if isinstance(video, np.ndarray):
+        return "an array"
+    return "standard input" if str(video) == STANDARD_INPUT else str(video)
 
 
 @contextmanager

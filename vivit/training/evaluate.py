@@ -22,6 +22,7 @@ from vivit.data.sampling import Sampling, Short
 from vivit.data.sources import Dataset, label_vector
 from vivit.data.views import VIEWS
 from vivit.digests import digest_of_params
+from vivit.inference.finite import not_finite
 from vivit.model import Model
 from vivit.training import metrics
 from vivit.training.naming import matched
@@ -79,7 +80,8 @@ def evaluate(
     there, and finds a finished evaluation's result again at once. threads, cache and every may differ.
     progress: is called with (clips done, clips in all). forward: from preprocessed video [b frames height width 3] and
     frames_valid (None: all) to logits [b v], in place of the model's on one device; it must compute the same.
-    Raises ValueError that names the argument, BrokenVideoError, or ValueError if no example could be used.
+    Raises ValueError that names the argument, BrokenVideoError, or ValueError if no example could be used or logits are
+    not finite, naming the first stage that is not.
     """
     config = model.config
     if not config.classes:
@@ -124,9 +126,14 @@ def evaluate(
             loader.restore(state)
         if progress is not None:
             progress(min(loader.state()["step"] * batch, total), total)
-        for index, logits, state in _computed(model, loader, forward, padded=short == "pad"):
+        for index, video, logits, state in _computed(model, loader, forward, padded=short == "pad"):
             used = index >= 0
-            np.add.at(sums.logits, index[used], np.asarray(logits, np.float64)[used])
+            rows = np.asarray(logits, np.float64)
+            faulty = used & ~np.isfinite(rows).all(axis=1)
+            if faulty.any():
+                row = int(faulty.argmax())
+                raise not_finite(model, video[row], dataset.examples[index[row]].path, dtype)
+            np.add.at(sums.logits, index[used], rows[used])
             np.add.at(sums.views, index[used], 1)
             if folder is not None and (state["step"] % every == 0 or state["step"] == loader.steps):
                 save_unfinished(folder, sums, state, about)
@@ -137,8 +144,8 @@ def evaluate(
 
 def _computed(
     model: Model, loader: Loader, forward: Forward, *, padded: bool
-) -> Iterator[tuple[np.ndarray, jax.Array, dict[str, Any]]]:
-    """Batch by batch the examples' numbers, the logits, and the loader's state after it.
+) -> Iterator[tuple[np.ndarray, np.ndarray, jax.Array, dict[str, Any]]]:
+    """Batch by batch the examples' numbers, their clips, the logits, and the loader's state after it.
 
     The device computes a batch while the one before it is used.
     """
@@ -147,7 +154,7 @@ def _computed(
         logits = forward(model.preprocessed(batch.video), batch.frames_valid if padded else None)
         if waiting is not None:
             yield waiting
-        waiting = batch.index, logits, loader.state()
+        waiting = batch.index, batch.video, logits, loader.state()
     if waiting is not None:
         yield waiting
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -67,7 +68,7 @@ class Run:
 
 
 class DivergedError(ValueError):
-    """The loss is not finite any more."""
+    """The loss, its gradient or the weights are not finite any more."""
 
 
 class InterruptedRunError(RuntimeError):
@@ -105,8 +106,8 @@ def train(
 
     If run.folder holds checkpoints of this very run it goes on from the newest that is whole, and what follows is bit
     for bit what would have followed. validate: from a model and a step to figures that are logged with it.
-    Raises ValueError if choices, data and model do not fit together, DivergedError with the step and its examples if
-    the loss is not finite, BrokenVideoError, OSError if a checkpoint cannot be written, and InterruptedRunError after
+    Raises ValueError if choices, data and model do not fit together, DivergedError with the step and the newest
+    checkpoint if the loss, its gradient or weights that are to be saved are not finite, BrokenVideoError, OSError if a checkpoint cannot be written, and InterruptedRunError after
     SIGTERM, when the state has been saved.
     """
     config = model.config
@@ -142,7 +143,7 @@ def train(
                 done += 1
                 coming = watch.while_it_runs(loader, metrics) if done < steps.total else None
                 figures = watch.finish(metrics)
-                _check_finite(figures, done, batch, dataset)
+                _check_figures(figures, done, batch, dataset, checkpoints)
                 last = done == steps.total
                 if done % run.log_every == 0 or last:
                     write(done, figures, "train")
@@ -155,6 +156,8 @@ def train(
                 )
                 stop = _any(told) if done % run.log_every == 0 or jax.process_count() == 1 else False
                 if done % run.save_every == 0 or last or stop:
+                    if not _finite(state):
+                        raise _diverged(f"weights are not finite after step {done}: they must be", checkpoints)
                     checkpoints.save(done, state, position)
                 if stop and not last:
                     checkpoints.wait()
@@ -241,15 +244,34 @@ class _Watch:
         }
 
 
-def _check_finite(figures: dict[str, float], done: int, batch: Batch, dataset: Dataset) -> None:
+def _diverged(told: str, checkpoints: Checkpoints) -> DivergedError:
+    """What is not finite and where, and which checkpoint there is to go on from."""
+    checkpoints.wait()
+    latest = checkpoints.latest()
+    kept = "no checkpoint was written before" if latest is None else f"the checkpoint of step {latest} is whole"
+    return DivergedError(f"{told}; {kept}")
+
+
+def _check_figures(
+    figures: dict[str, float], done: int, batch: Batch, dataset: Dataset, checkpoints: Checkpoints
+) -> None:
+    """Raises DivergedError if the loss or the gradient of this step is not finite."""
     if np.isfinite(figures["loss"]) and np.isfinite(figures["gradient_norm"]):
         return
     paths = [dataset.examples[index].path for index in batch.index if index >= 0]
     told = ", ".join(paths[:MOST_PATHS]) + (f" and {len(paths) - MOST_PATHS} more" if len(paths) > MOST_PATHS else "")
-    raise DivergedError(
+    raise _diverged(
         f"loss is {figures['loss']:g} and gradient_norm {figures['gradient_norm']:g} at step {done}: they must be "
-        f"finite; its examples are {told}; the checkpoints before are whole"
+        f"finite; its examples are {told}",
+        checkpoints,
     )
+
+
+@jax.jit
+def _finite(state: TrainState) -> jax.Array:
+    """Whether every number of a state is."""
+    floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
 def _validate_every(run: Run, recipe: Recipe, dataset: Dataset) -> int:

@@ -119,9 +119,9 @@ class Checkpoints:
             work()
         except Exception as error:  # the background thread's own, or the library's around it
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise OSError(
-                f"a checkpoint in {self._folder} could not be written, older ones are whole: {reason}"
-            ) from error
+            older = any(path.name.isdigit() for path in self._folder.iterdir())  # one half written has a longer name
+            kept = "older ones are whole" if older else "there is no older one"
+            raise OSError(f"a checkpoint in {self._folder} could not be written, {kept}: {reason}") from error
 
 
 class ChangedRunError(ValueError):
