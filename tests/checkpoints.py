@@ -30,6 +30,8 @@ def tree(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
 def said(config: Config) -> dict:
     """What a published tree leaves open, as arguments of load."""
     hints = dict(frames=config.frames, height=config.height, width=config.width)
+    if config.sampled_frames is not None:
+        hints["sampled_frames"] = config.sampled_frames
     if config.pooling != "token":
         hints["pooling"] = config.pooling
         hints["model"] = config.model

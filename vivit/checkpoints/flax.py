@@ -3,6 +3,7 @@
 A tree's names are joined by "/". flax_names.py says what they mean.
 """
 
+import math
 import re
 from collections import Counter
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 
 from vivit.checkpoints.files import Arrays
-from vivit.checkpoints.flax_names import spellings
+from vivit.checkpoints.flax_names import ROOTS, kind, spellings
 from vivit.checkpoints.hints import Hints, Questions, settle_size
 from vivit.checkpoints.renaming import Renamed, under
 from vivit.checkpoints.report import Report
@@ -18,7 +19,7 @@ from vivit.checkpoints.spelling import read, write
 from vivit.model import Model
 from vivit.reference.config import COLORS, Config
 
-ROOTS = ("", "params/", "params/params/", "target/", "optimizer/target/", "optimizer/target/params/")
+IMAGE_MODEL = "is an image model: start from it with vivit.from_image_model"
 
 
 def load_tree(arrays: Arrays, config: Config | None, hints: Hints, source: str) -> Model:
@@ -27,9 +28,13 @@ def load_tree(arrays: Arrays, config: Config | None, hints: Hints, source: str) 
     Raises ValueError that names every argument which the tree leaves open, or lists every leaf that does not fit.
     """
     tree, root = parameters_of(arrays, source)
+    flat = _is_flat(tree.arrays)
+    if flat and kind(tree.arrays) == "image":
+        raise ValueError(f"{source} {IMAGE_MODEL}")
     if config is None:
         config = infer(tree.arrays, hints, source)
-    params, origins = read(tree, spellings(config), config, source, jax.device_put)
+    spelled = spellings(config, image=flat and config.tubelet[0] == 1)
+    params, origins = read(tree, spelled, config, source, jax.device_put)
     where = f", the tree under {root}" if root else ""
     notes = (f"{source}: a published Flax tree{where}", "preprocessing: −1…1, as the published code's")
     return Model(config=config, params=params, report=Report(origins, notes))
@@ -50,23 +55,27 @@ def parameters_of(arrays: Arrays, source: str) -> tuple[Renamed, str]:
     raise ValueError(f"{source} has {', '.join(seen) or 'nothing'}: it must have a Transformer under one of {ROOTS}")
 
 
+def _is_flat(tree: Arrays) -> bool:
+    """Whether the embedding's kernel is an image's, [height width colors c]: of sampled frames, each a picture."""
+    kernel = tree.get("embedding/kernel")
+    return kernel is not None and kernel.ndim == 4
+
+
 def infer(tree: Arrays, hints: Hints, source: str) -> Config:
     """The Config of a published tree by its names and shapes; `hints` say what those leave open.
 
     Raises ValueError if it is no such tree, or naming the arguments for all that stays open.
     """
     kernel = tree.get("embedding/kernel")
-    if kernel is not None and kernel.ndim == 4:
-        raise ValueError(f"{source} is an image model: start from it with vivit.from_image_model")
-    if kernel is None or kernel.ndim != 5 or kernel.shape[3] != COLORS:
+    if kernel is None or kernel.ndim not in (4, 5) or kernel.shape[-2] != COLORS:
         raise ValueError(
             f"{source} has embedding/kernel {None if kernel is None else kernel.shape}: it must be "
-            f"[time height width {COLORS} c]"
+            f"[time height width {COLORS} c], or [height width {COLORS} c] where frames are sampled"
         )
     questions = Questions(source)
     factorised = any(name.startswith("SpatialTransformer/") for name in tree)
     first = "SpatialTransformer" if factorised else "Transformer"
-    tubelet = tuple(int(size) for size in kernel.shape[:3])
+    tubelet = (*((1,) if kernel.ndim == 4 else ()), *(int(size) for size in kernel.shape[:-2]))
     values: dict[str, Any] = dict(tubelet=tubelet, channels=_commonest(tree, r".*/scale", 0), **_blocks(tree, first))
     token = "cls_SpatialTransformer" if factorised else "cls"
     values["pooling"] = "token" if token in tree else hints.pooling
@@ -82,7 +91,12 @@ def infer(tree: Arrays, hints: Hints, source: str) -> Config:
         values |= {f"temporal_{name}": temporal.get(name) for name in ("heads", "hidden")}
         values["temporal_layers"] = temporal.get("layers", 0)
     values |= _positions(tree, first, values, hints, questions)
-    questions.answer()
+    doubtful = kernel.ndim == 4 and kind(tree) is None and hints.sampled_frames is None and hints.model is None
+    if doubtful and values.get("sampled_frames") == 1:
+        raise ValueError(f"{source} {IMAGE_MODEL}; if it samples one frame of a video, pass sampled_frames=1")
+    places = _places(tree, first, values)
+    square = places is None or math.isqrt(places) ** 2 == places
+    questions.answer(f"; if it {IMAGE_MODEL}" if doubtful and square else "")
     return Config(**values)
 
 
@@ -119,14 +133,8 @@ def _representation(tree: Arrays, hints: Hints, source: str) -> dict[str, Any]:
 
 
 def _positions(tree: Arrays, first: str, values: dict[str, Any], hints: Hints, questions: Questions) -> dict[str, Any]:
-    """positions, frames, height and width."""
-    class_token = values["pooling"] == "token"
-
-    def count(encoder: str) -> int | None:
-        table = tree.get(f"{encoder}/posembed_input/pos_embedding")
-        return None if table is None else max(int(table.shape[-2]) - class_token, 0) if table.ndim >= 2 else 0
-
-    n = count(first)
+    """positions, frames, height and width; sampled_frames where the tree or the hints say that frames are sampled."""
+    n = _places(tree, first, values)
     found: dict[str, Any] = {}
     if n is None:
         found["positions"] = hints.positions
@@ -134,10 +142,21 @@ def _positions(tree: Arrays, first: str, values: dict[str, Any], hints: Hints, q
             questions.ask("positions=", "sinusoidal_1d, sinusoidal_3d or none: it has no learned ones")
     counts: list[tuple[int | None, int | None]]
     if n is None or values["model"] == "factorised_encoder":
-        counts = [(count("TemporalTransformer"), n)]
+        counts = [(_places(tree, "TemporalTransformer", values), n)]
     else:
         counts = [(time, n // time) for time in range(1, n + 1) if n % time == 0]
-    return found | settle_size(values["tubelet"], counts, hints, questions)
+    if not _is_flat(tree) and hints.sampled_frames is None:
+        return found | settle_size(values["tubelet"], counts, hints, questions)
+    found |= settle_size(values["tubelet"], counts, hints, questions, time="sampled_frames")
+    return found | {"frames": hints.frames or questions.ask("frames=", "of the clips that frames are sampled from")}
+
+
+def _places(tree: Arrays, encoder: str, values: dict[str, Any]) -> int | None:
+    """How many tokens an encoder has learned positions for, the class token aside; None: it has none."""
+    table = tree.get(f"{encoder}/posembed_input/pos_embedding")
+    if table is None:
+        return None
+    return max(int(table.shape[-2]) - (values["pooling"] == "token"), 0) if table.ndim >= 2 else 0
 
 
 def _commonest(tree: Arrays, pattern: str, axis: int) -> int:

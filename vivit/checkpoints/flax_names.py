@@ -1,20 +1,44 @@
 """The parameter names of the published Flax checkpoints, all four models: "Transformer/encoderblock_0/…".
 
 Source: the published code (ViViT, and the image ViT whose blocks it took over). Query, key and value are three arrays
-with an axis of heads; everything else lies as it lies here.
+with an axis of heads; a model of sampled frames embeds each as an image, so its kernel has no axis of time; everything
+else lies as it lies here.
 """
+
+import re
+from collections.abc import Collection
+from typing import Literal
 
 from vivit.checkpoints.spelling import spell
 from vivit.reference.config import Config
 from vivit.reference.params import Attention, Block, Dense, Encoder, FactorisedBlock, LayerNorm, Mlp, Params, shapes
 
+ROOTS = (  # where in a file the parameters may be
+    *("", "params/", "params/params/", "target/"),
+    *("opt/target/", "optimizer/target/", "optimizer/target/params/"),
+)
+_IMAGE = re.compile(
+    r"head/|pos_embedding$|MAPHead_0/|Transformer/encoderblock/"
+    r"|Transformer/encoderblock_\d+/(LayerNorm_2|MlpBlock_3|MultiHeadDotProductAttention_1)/"
+)
+_VIDEO = re.compile(r"(cls_)?(Spatial|Temporal)Transformer(/|$)|Transformer/encoderblock_\d+/\w+_(time|space)/")
 
-def spellings(config: Config, *, image: bool = False) -> Params:
+
+def kind(names: Collection[str]) -> Literal["image", "video"] | None:
+    """Whose names these are; None: models 1 and 4 of sampled frames have them, and the image ViT of the same code."""
+    if any(map(_VIDEO.match, names)):
+        return "video"
+    return "image" if any(map(_IMAGE.match, names)) else None
+
+
+def spellings(config: Config, *, image: bool | None = None) -> Params:
     """The published name and shape of every leaf of a config.
 
-    image: of an image model, which a config of one frame stands for: its embedding kernel has no axis of time.
+    image: whether its embedding kernel is an image's, without an axis of time; None: where frames are sampled.
     """
     tree = shapes(config)
+    if image is None:
+        image = config.sampled_frames is not None
     spatial, temporal = "Transformer", None
     if config.model == "factorised_encoder":
         spatial = "SpatialTransformer"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Literal
 
 from vivit.reference.config import Config, Model, Order, Pooling, Positions
 
@@ -14,6 +15,7 @@ class Hints:
     frames: int | None = None
     height: int | None = None
     width: int | None = None
+    sampled_frames: int | None = None
     pooling: Pooling | None = None
     order: Order | None = None
     positions: Positions | None = None
@@ -41,38 +43,49 @@ class Questions:
     def ask(self, argument: str, choices: str) -> None:
         self.asked.append(f"{argument} ({choices})")
 
-    def answer(self) -> None:
-        """Raises ValueError, naming the arguments, if anything was asked."""
+    def answer(self, otherwise: str = "") -> None:
+        """Raises ValueError, naming the arguments, if anything was asked. otherwise: what else there is to do."""
         if self.asked:
-            raise ValueError(f"{self.source} does not say everything: pass {'; '.join(self.asked)}; or config=")
+            asked = "; ".join(self.asked)
+            raise ValueError(f"{self.source} does not say everything: pass {asked}; or config={otherwise}")
 
 
 def settle_size(
-    tubelet: tuple[int, int, int], counts: list[tuple[int | None, int | None]], hints: Hints, questions: Questions
+    tubelet: tuple[int, int, int],
+    counts: list[tuple[int | None, int | None]],
+    hints: Hints,
+    questions: Questions,
+    *,
+    time: Literal["frames", "sampled_frames"] = "frames",
 ) -> dict[str, int]:
-    """The frames, height and width that a checkpoint was made for; what stays open is asked for.
+    """The frames (or sampled_frames, as `time` says), height and width that a checkpoint was made for.
 
-    counts: which token counts (time, space) its positions allow; None: no position tells. Pictures are taken as square
-    unless `hints` names a height and width that fit. Where only one size is possible it stands, whatever is asked for.
+    What stays open is asked for. counts: which token counts (time, space) its positions allow; None: no position tells.
+    Pictures are taken as square unless `hints` names a height and width that fit. No more frames are sampled than a
+    clip of `hints` has. Where only one size is possible it stands, whatever is asked for.
     """
+    names = (time, "height", "width")
+    wanted = tuple(getattr(hints, name) for name in names)
+    longest = hints.frames if time == "sampled_frames" else None
     sizes = []
-    for time, space in counts:
-        frames = hints.frames if time is None else time * tubelet[0]
+    for steps, space in counts:
+        frames = wanted[0] if steps is None else steps * tubelet[0]
         sizes += [(frames, rows * tubelet[1], columns * tubelet[2]) for rows, columns in _grids(space, tubelet, hints)]
-    wanted = (hints.frames, hints.height, hints.width)
     fitting = [size for size in sizes if all(want in (None, own) for want, own in zip(wanted, size, strict=True))]
+    fitting = [size for size in fitting if longest is None or size[0] is None or size[0] <= longest]
     possible = fitting if len(fitting) == 1 else sizes
     if len(possible) == 1 and possible[0][0] is not None:
-        return dict(zip(("frames", "height", "width"), possible[0], strict=True))
-    shown = ["the clip" if frames is None else f"{frames} frames" for frames, _, _ in sizes]
+        return dict(zip(names, possible[0], strict=True))
+    of = time.replace("_", " ")
+    shown = ["the clip" if frames is None else f"{frames} {of}" for frames, _, _ in sizes]
     shown = [f"{words} of {height}x{width}" for words, (_, height, width) in zip(shown, sizes, strict=True)]
-    missing = [name for name, want in zip(("frames", "height", "width"), wanted, strict=True) if want is None]
+    missing = [name for name, want in zip(names, wanted, strict=True) if want is None]
     if fitting or not sizes:
         questions.ask(
             " ".join(f"{name}=" for name in missing), "one of " + "; ".join(shown) if shown else "its own clip"
         )
     else:
-        questions.ask("the checkpoint's own frames= height= width=", "one of " + "; ".join(shown))
+        questions.ask(f"the checkpoint's own {time}= height= width=", "one of " + "; ".join(shown))
     return {}
 
 

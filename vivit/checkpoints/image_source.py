@@ -23,7 +23,7 @@ from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params
 
-ROOTS = ("", "params/img/", "params/", "opt/target/", "target/", "optimizer/target/")
+ROOTS = ("params/img/", *flax_names.ROOTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,8 @@ def _flax(arrays: Arrays, source: str) -> _Found:
             break
     else:
         raise ValueError(f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {ROOTS}")
+    if flax_names.kind(tree.arrays) == "video":
+        raise ValueError(f"{source} is a video model: load it with vivit.load")
     tree = _unstacked(tree)
     older = any(re.match(r"Transformer/encoderblock_\d+/MlpBlock_3/", name) for name in tree.arrays)
     rules = [(r"^pos_embedding$", "Transformer/posembed_input/pos_embedding"), (r"^head/", "output_projection/")]

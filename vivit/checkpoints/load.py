@@ -34,6 +34,7 @@ def load(
     frames: int | None = None,
     height: int | None = None,
     width: int | None = None,
+    sampled_frames: int | None = None,
     pooling: Pooling | None = None,
     order: Order | None = None,
     positions: Positions | None = None,
@@ -45,7 +46,8 @@ def load(
 
     path: a folder or file, recognised by its content; or "owner/name" on the Hugging Face hub.
     config: what the checkpoint is, a Config or a name ("vivit-b/16x2-fe"); None: as its names, shapes and config.json
-    say. model, pooling, order, positions, classes: what those do not say of a published tree; an error asks for them.
+    say. model, sampled_frames, pooling, order, positions, classes: what those do not say of a published tree; an error
+    asks for them.
     frames, height, width: the clips that you have. If the checkpoint is for others its positions are interpolated; if
     it does not say its own, these are.
     labels: class names, as vivit.labels.read_labels takes them; None: the checkpoint's. preprocessing: a Preprocessing,
@@ -59,6 +61,7 @@ def load(
         frames=frames,
         height=height,
         width=width,
+        sampled_frames=sampled_frames,
         pooling=pooling,
         order=order,
         positions=positions,

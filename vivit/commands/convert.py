@@ -7,7 +7,7 @@ from typing import get_args
 
 from vivit.reference.config import Config, Model, Order, Pooling, Positions, named
 
-FIELDS = ("model", "frames", "height", "width", "pooling", "order", "positions", "classes")
+FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "order", "positions", "classes")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--config", metavar="NAME", help="what it is: vivit-b/16x2-fe, …, or a JSON file of fields")
     said = parser.add_argument_group("what the source does not say, or the clips that you want")
     said.add_argument("--model", choices=get_args(Model))
-    for name in ("--frames", "--height", "--width"):
+    for name in ("--frames", "--height", "--width", "--sampled-frames"):
         said.add_argument(name, type=int, metavar="N")
     said.add_argument("--pooling", choices=get_args(Pooling))
     said.add_argument("--order", choices=get_args(Order))
