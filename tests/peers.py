@@ -23,6 +23,13 @@ def transformers():
     return torch, transformers
 
 
+def video_processors():
+    """(torch, the module of VivitVideoProcessor), which without torchvision reads, and computes what it does itself."""
+    torch, _ = transformers()
+    name = "transformers.models.vivit.video_processing_vivit"
+    return torch, pytest.importorskip(name, reason="this transformers has no VivitVideoProcessor")
+
+
 def timm():
     """timm. It imports torchvision, whose builds for the CPU are not on the registry; a ViT uses none of it."""
     pytest.importorskip("torch", reason="the [peers] extra is not installed")

@@ -186,9 +186,7 @@ def test_the_stated_preprocessing_is_used_and_travels(stated, lowest, highest, t
     assert f"preprocessing: {lowest}…{highest}, as the checkpoint states" in loaded.report.notes
     assert (loaded.preprocessing.resize, loaded.preprocessing.crop) == (40, (32, 32))
     vivit.save(tmp_path / "ours", loaded)
-    vivit.save(tmp_path / "back", loaded, to="huggingface")
     assert vivit.load(tmp_path / "ours").preprocessing == loaded.preprocessing
-    assert vivit.load(tmp_path / "back").preprocessing == loaded.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32, 3), np.uint8)
     expected = loaded.logits(np.float32(pixels * ((highest - lowest) / 255.0) + lowest))
     assert_same(loaded.logits(pixels), np.asarray(expected), 1e-5)

@@ -11,9 +11,12 @@ from strategies import random_params, video
 
 import vivit
 from vivit.checkpoints import torch_names
+from vivit.checkpoints.huggingface import GELU
 from vivit.checkpoints.image_source import read_image_model
 from vivit.checkpoints.spelling import read
 from vivit.model import Model
+from vivit.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
+from vivit.reference import layers
 from vivit.reference.config import named
 from vivit.reference.params import leaves
 
@@ -50,7 +53,7 @@ def assert_gradients(loaded, clip, module, config, **options):
         assert_same(ours[path], expected, 1e-5)
 
 
-@pytest.mark.parametrize("activation", ["gelu_fast", "gelu"])
+@pytest.mark.parametrize("activation", ["gelu_fast", "gelu_python"])
 def test_the_ports_classifier_loads_with_its_logits_hidden_states_and_gradients(activation, tmp_path):
     torch, transformers = peers.transformers()
     module = peers.randomised(torch, port(transformers, "VivitForVideoClassification", hidden_act=activation))
@@ -102,17 +105,65 @@ def test_what_we_export_the_port_loads_with_the_same_logits(fields, tmp_path):
         assert [module.config.id2label[index] for index in range(5)] == NAMES
 
 
-def test_the_ports_processor_and_ours_give_the_same_pixels(tmp_path):
+PREPROCESSINGS = [
+    PUBLISHED,
+    HUGGING_FACE,
+    Preprocessing(rescale=1 / 255, offset=0.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+]
+
+
+@pytest.fixture(params=PREPROCESSINGS, ids=["published", "hugging_face", "imagenet"])
+def processed(request, tmp_path):
+    """(a folder of the port, frames larger than the model's crop, what our preprocessing makes of the crop)."""
+    preprocessing = replace(request.param, resize=36, crop=(32, 32))
+    vivit.save(
+        tmp_path / "port",
+        Model(config=CONFIG, params=random_params(CONFIG), preprocessing=preprocessing),
+        to="huggingface",
+    )
+    frames = np.random.default_rng(4).integers(0, 256, (6, 36, 40, 3), np.uint8)
+    return tmp_path / "port", frames, preprocessing.normalise(frames[:, 2:-2, 4:-4])
+
+
+def test_the_ports_image_processor_and_ours_give_the_same_pixels(processed):
     _, transformers = peers.transformers()
-    frames = np.random.default_rng(4).integers(0, 256, (6, 32, 32, 3), np.uint8)
-    for name in ("hugging_face", "published"):
-        ours = Model(config=CONFIG, params=random_params(CONFIG))
-        vivit.save(tmp_path / name, ours)
-        ours = vivit.load(tmp_path / name, preprocessing=name)
-        vivit.save(tmp_path / f"{name} port", ours, to="huggingface")
-        processor = transformers.VivitImageProcessor.from_pretrained(tmp_path / f"{name} port")
-        expected = processor(list(frames), do_resize=False, return_tensors="np")["pixel_values"]
-        assert_same(ours.preprocessing.normalise(frames)[np.newaxis], expected.transpose(0, 1, 3, 4, 2), 1e-5)
+    folder, frames, ours = processed
+    processor = transformers.VivitImageProcessor.from_pretrained(folder)
+    theirs = processor(list(frames), return_tensors="np")["pixel_values"]
+    assert_same(ours[np.newaxis], theirs.transpose(0, 1, 3, 4, 2), 1e-5)
+
+
+def test_todays_video_processor_and_ours_give_the_same_pixels(processed, tmp_path, monkeypatch):
+    """Its own reader and arithmetic; what it takes from torchvision stands here as torchvision documents it."""
+    torch, processors = peers.video_processors()
+    folder, frames, ours = processed
+    found, _ = processors.VivitVideoProcessor.get_video_processor_dict(folder)
+    assert found["video_processor_type"] == "VivitVideoProcessor"
+    processor = processors.VivitVideoProcessor.from_pretrained(folder)
+    assert processor.num_frames == 6
+
+    def normalize(self, images, mean, std):
+        return (images - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+    def center_crop(self, images, size):
+        top, left = (images.shape[-2] - size.height) // 2, (images.shape[-1] - size.width) // 2
+        return images[..., top : top + size.height, left : left + size.width]
+
+    for part in (normalize, center_crop):
+        monkeypatch.setattr(processors.VivitVideoProcessor, part.__name__, part)
+    theirs = processor(frames, do_resize=False, do_convert_rgb=False, return_tensors="np")["pixel_values"]
+    assert_same(ours[np.newaxis], theirs.transpose(0, 1, 3, 4, 2), 1e-5)
+    processor.save_pretrained(folder)  # beside ours, under today's name
+    (folder / "preprocessor_config.json").unlink()
+    assert_same(vivit.load(folder).preprocessing.normalise(frames[:, 2:-2, 4:-4]), ours, 1e-6)
+
+
+def test_their_activations_are_the_gelus_that_they_are_read_as():
+    torch, transformers = peers.transformers()
+    x = np.linspace(-6, 6, 1001)
+    for name, form in GELU.items():
+        theirs = transformers.activations.ACT2FN[name](torch.from_numpy(x)).numpy()
+        assert_same(layers.gelu(x, form), theirs, 1e-9)
 
 
 def test_an_image_vit_of_transformers_is_read_with_its_hidden_states_and_gradients(tmp_path):

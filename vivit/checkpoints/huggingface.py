@@ -1,4 +1,4 @@
-"""Hugging Face directories: config.json, preprocessor_config.json and safetensors in one or several files.
+"""Hugging Face directories: config.json, a processor's JSON file and safetensors in one or several files.
 
 Reads ViViT (classifier or bare), and what ViT's directories share with it; huggingface_export.py writes them.
 """
@@ -19,8 +19,12 @@ from vivit.preprocessing import Preprocessing, preprocessing_for
 from vivit.reference.config import COLORS, Config
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-PREPROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json")
-GELU = {"gelu": "erf", "gelu_fast": "tanh", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+PREPROCESSOR = "preprocessor_config.json"
+VIDEO_PREPROCESSOR, PROCESSORS = "video_preprocessor_config.json", "processor_config.json"  # newer transformers write
+GELU = {  # of all activations in transformers those that are one of our forms
+    **dict.fromkeys(("gelu", "gelu_python"), "erf"),
+    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"), "tanh"),
+}
 PLACEHOLDER = "LABEL_"  # what stands for a class that has no name
 
 
@@ -134,17 +138,26 @@ def class_names(description: dict[str, Any], config: Config) -> Labels | None:
 
 
 def stated_preprocessing(path: Path) -> Preprocessing | None:
-    """What a directory's preprocessor_config.json states; None if there is none."""
-    for name in PREPROCESSORS:
-        if (path / name).is_file():
-            return _preprocessing(read_json(path / name))
+    """What a directory states, in the order in which transformers looks for it; None if it states nothing."""
+    together = read_json(path / PROCESSORS) if (path / PROCESSORS).is_file() else {}
+    for name, file in (("video_processor", VIDEO_PREPROCESSOR), ("image_processor", PREPROCESSOR)):
+        if name in together:
+            if not isinstance(together[name], dict):
+                raise ValueError(f"{PROCESSORS} has {name} {together[name]!r}: it must be a JSON object")
+            return _preprocessing(together[name])
+        if (path / file).is_file():
+            return _preprocessing(read_json(path / file))
     return None
 
 
 def _preprocessing(stated: dict[str, Any]) -> Preprocessing:
-    """ViViT's processors shift by −1 unless told otherwise; ViT's never do, and do not crop."""
+    """ViViT's image processor shifts by −1 unless told otherwise, its video processor always, as no offset is asked.
+
+    ViT's never shift, and do not crop.
+    """
     kind = str(stated.get("image_processor_type") or stated.get("video_processor_type") or "Vivit")
     video = kind.startswith("Vivit")
+    offset = stated.get("offset", video) or kind == "VivitVideoProcessor"
     resize: Any = stated.get("size", {"shortest_edge": 256} if video else {"height": 224, "width": 224})
     if isinstance(resize, dict):
         resize = resize.get("shortest_edge") or (resize.get("height"), resize.get("width"))
@@ -157,7 +170,7 @@ def _preprocessing(stated: dict[str, Any]) -> Preprocessing:
         resize=resize if stated.get("do_resize", True) else None,
         crop=crop if stated.get("do_center_crop", video) else None,
         rescale=stated.get("rescale_factor", 1 / 127.5 if video else 1 / 255) if rescales else 1.0,
-        offset=float(bool(rescales and stated.get("offset", video))),
+        offset=float(bool(rescales and offset)),
         mean=_colors(stated.get("image_mean", 0.5)) if normalises else (0.0, 0.0, 0.0),
         std=_colors(stated.get("image_std", 0.5)) if normalises else (1.0, 1.0, 1.0),
         stride=stated.get("stride", Preprocessing.stride),  # ours: the port's processor is given frames

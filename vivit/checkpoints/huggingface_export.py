@@ -1,16 +1,17 @@
 """Writing model 1 as a Hugging Face directory, for those who go on in PyTorch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save_file
 
-from vivit.checkpoints.huggingface import CONFIG, PLACEHOLDER, PREPROCESSORS, WEIGHTS
+from vivit.checkpoints.huggingface import CONFIG, PLACEHOLDER, PREPROCESSOR, WEIGHTS
 from vivit.checkpoints.spelling import write
 from vivit.checkpoints.torch_names import spellings
 from vivit.model import Model
-from vivit.preprocessing import HUGGING_FACE, Preprocessing
+from vivit.preprocessing import HUGGING_FACE
 from vivit.reference.config import COLORS
 from vivit.writing import new_folder
 
@@ -18,30 +19,27 @@ from vivit.writing import new_folder
 def write_vivit(path: Path, model: Model) -> None:
     """Model 1 as a new directory that VivitForVideoClassification.from_pretrained loads (VivitModel without a head).
 
-    Raises ValueError, before anything is written, if the port cannot hold this model.
+    check_port says what it cannot hold.
     """
-    _check_writable(model)
     arrays = write(model.params, spellings(model.config), model.config)
     if model.config.classes:
         arrays = {name if name.startswith("classifier.") else f"vivit.{name}": leaf for name, leaf in arrays.items()}
     with new_folder(path) as folder:
         save_file(arrays, folder / WEIGHTS, {"format": "pt"})
         _write_json(folder / CONFIG, _described(model))
-        _write_json(folder / PREPROCESSORS[0], _stated(model.preprocessing))
+        _write_json(folder / PREPROCESSOR, _stated(model))
 
 
-def _check_writable(model: Model) -> None:
-    config = model.config
+def check_port(known: Mapping[str, Any]) -> None:
+    """Raises ValueError if the port cannot hold a model of which these fields of its Config are known."""
     faults = []
     for field, wanted in (("model", "spatio_temporal"), ("pooling", "token"), ("positions", "learned")):
-        if getattr(config, field) != wanted:
-            faults.append(f"{field} is {getattr(config, field)!r}: it must be {wanted!r}")
-    if config.sampled_frames not in (None, config.frames):
-        faults.append(f"sampled_frames is {config.sampled_frames}: it must be None")
-    if config.classes and config.representation is not None:
-        faults.append(f"representation is {config.representation}: a classifier must have none")
-    if model.preprocessing.offset not in (0.0, 1.0):
-        faults.append(f"offset is {model.preprocessing.offset}: it must be 0 or 1")
+        if known.get(field, wanted) != wanted:
+            faults.append(f"{field} is {known[field]!r}: it must be {wanted!r}")
+    if known.get("sampled_frames") not in (None, known.get("frames")):
+        faults.append(f"sampled_frames is {known['sampled_frames']}: it must be None")
+    if known.get("classes") and known.get("representation") is not None:
+        faults.append(f"representation is {known['representation']}: a classifier must have none")
     if faults:
         raise ValueError("Hugging Face's ViViT cannot hold this model: " + "; ".join(faults))
 
@@ -77,11 +75,14 @@ def _described(model: Model) -> dict[str, Any]:
     return described
 
 
-def _stated(preprocessing: Preprocessing) -> dict[str, Any]:
+def _stated(model: Model) -> dict[str, Any]:
+    """For VivitImageProcessor, and for VivitVideoProcessor, which always shifts by −1: another offset goes to mean."""
+    preprocessing = model.preprocessing
     resize, crop = preprocessing.resize, preprocessing.crop
     size = {"shortest_edge": resize} if not isinstance(resize, tuple) else {"height": resize[0], "width": resize[1]}
     return dict(
         image_processor_type="VivitImageProcessor",
+        video_processor_type="VivitVideoProcessor",
         do_resize=resize is not None,
         size=size if resize is not None else {"shortest_edge": HUGGING_FACE.resize},
         resample=2,
@@ -89,10 +90,11 @@ def _stated(preprocessing: Preprocessing) -> dict[str, Any]:
         crop_size=dict(zip(("height", "width"), crop or HUGGING_FACE.crop or (), strict=True)),
         do_rescale=True,
         rescale_factor=preprocessing.rescale,
-        offset=preprocessing.offset == 1,
+        offset=True,
         do_normalize=True,
-        image_mean=list(preprocessing.mean),
+        image_mean=[mean + (preprocessing.offset - 1) for mean in preprocessing.mean],
         image_std=list(preprocessing.std),
+        num_frames=model.config.frames,
         stride=preprocessing.stride,
     )
 

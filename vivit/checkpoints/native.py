@@ -73,6 +73,13 @@ def load_native(path: Path) -> Model:
     )
 
 
+def stated_config(path: Path) -> dict[str, Any]:
+    """The fields of Config in a folder of ours, unchecked, before its weights are read; none of any other source."""
+    description = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
+    stated = description.get("config") if description.get("format") == FORMAT else None
+    return stated if isinstance(stated, dict) else {}
+
+
 def _spellings(config: Config) -> Params:
     """The Spelling of our own format: every leaf under its path, as it is."""
     tree = shapes(config)

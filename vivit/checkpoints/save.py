@@ -1,12 +1,13 @@
 """A model into any format that can hold it."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from vivit.checkpoints.flax import tree_of
-from vivit.checkpoints.huggingface_export import write_vivit
+from vivit.checkpoints.huggingface_export import check_port, write_vivit
 from vivit.checkpoints.native import save_native
 from vivit.checkpoints.spelling import finite
 from vivit.model import Model
@@ -26,11 +27,10 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
     else.
     """
     path = Path(path)
+    check_format(to, vars(model.config))
     broken = [name for name, leaf in leaves(model.params) if not finite(np.asarray(leaf))]
     if broken:
         raise ValueError(f"params hold NaN or infinity in {', '.join(broken)}: they must be finite to be saved")
-    if to not in get_args(Format):
-        raise ValueError(f"to is {to!r}: it must be one of {', '.join(get_args(Format))}")
     if to == "vivit":
         save_native(path, model)
     elif to == "huggingface":
@@ -41,6 +41,14 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
         raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     else:
         write_file(path, lambda temporary: _write_npz(temporary, tree_of(model)))
+
+
+def check_format(to: str, known: Mapping[str, Any]) -> None:
+    """Raises ValueError unless `to` is a format that can hold a model of which these fields of its Config are known."""
+    if to not in get_args(Format):
+        raise ValueError(f"to is {to!r}: it must be one of {', '.join(get_args(Format))}")
+    if to == "huggingface":
+        check_port(known)
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

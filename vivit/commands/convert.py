@@ -13,7 +13,7 @@ FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "or
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
     parser = commands.add_parser("convert", help="write a checkpoint in another format, or start from an image model")
-    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, or a name on the hub (owner/name)")
+    parser.add_argument("source", metavar="SOURCE", help="a checkpoint, a name on the hub (owner/name), or demo")
     parser.add_argument("dest", metavar="DEST", type=Path, help="the folder or file to write")
     parser.add_argument(
         "--to", choices=("vivit", "huggingface", "npz"), default="vivit", help="format (default: vivit)"
@@ -40,18 +40,23 @@ def run(options: argparse.Namespace) -> int:
     """Writes, then prints the origin of every leaf. 0."""
     from vivit.checkpoints.image import from_image_model  # here, so that `vivit info` need not load JAX
     from vivit.checkpoints.load import load
-    from vivit.checkpoints.save import save
+    from vivit.checkpoints.native import stated_config
+    from vivit.checkpoints.save import check_format, save
+    from vivit.demonstration import demo_checkpoint
 
     config = None if options.config is None else read_config(options.config)
     said = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
+    demo = options.source == "demo" and not Path("demo").exists()
+    source = str(demo_checkpoint()) if demo else options.source
+    check_format(options.to, (stated_config(Path(source)) if config is None else vars(config)) | said)
     if options.image is None:
         if options.keep_head or options.seed:
             raise ValueError("--seed and --keep-head are for an image model: name its --image embedding")
-        model = load(options.source, config, labels=options.labels, preprocessing=options.preprocessing, **said)
+        model = load(source, config, labels=options.labels, preprocessing=options.preprocessing, **said)
     else:
         if config is None or said or options.labels or options.preprocessing:
             raise ValueError("--image takes the whole model from --config: give that, and no other field")
-        model = from_image_model(options.source, config, options.image, seed=options.seed, keep_head=options.keep_head)
+        model = from_image_model(source, config, options.image, seed=options.seed, keep_head=options.keep_head)
     save(options.dest, model, options.to)
     print(model.report)
     lost = " (weights alone: labels, preprocessing and config are not in it)" if options.to == "npz" else ""
