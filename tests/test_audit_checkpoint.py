@@ -5,6 +5,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import ml_dtypes
@@ -19,9 +20,10 @@ from vivit import audit_checkpoint, cli, compiled
 from vivit.audit import DTYPES
 from vivit.demonstration import demo_checkpoint
 from vivit.digests import digest_of_params, digest_of_pixels
-from vivit.preprocessing import HUGGING_FACE
+from vivit.preprocessing import HUGGING_FACE, Preprocessing
 from vivit.reference.config import named
 from vivit.reference.params import convert, leaves
+from vivit.versions import source
 
 FORMS = ("", "-fe", "-fsa", "-fdp")
 
@@ -101,9 +103,48 @@ def test_the_json_has_all_that_a_signature_needs(clip_path, tmp_path, capsys):
     assert report["date"].endswith("+00:00")
     assert report["weights"]["sha256"] in out
     assert report["clip"]["sha256"] in out
+    assert report["vivit"] == source()
+    assert f"vivit: {report['vivit']['version']}, commit {report['vivit']['commit'] or 'unknown'}" in out
     number = report["decisions"][0]["reference"]["number"]
     assert report["decisions"][0]["reference"]["label"] is None
     assert out.count(f"class {number} (") == 3
+
+
+@pytest.fixture
+def nothing_compared(monkeypatch):
+    """Audits whose verdict is empty, for what stands beside it."""
+    empty = audit_checkpoint.Verdict(rows=(), decisions=(), covered={})
+    monkeypatch.setattr(audit_checkpoint, "audit_checkpoint", lambda *_, **__: empty)
+
+
+@pytest.mark.usefixtures("nothing_compared")
+def test_every_hash_of_an_audit_is_of_the_bytes_that_it_says(clip_path, tmp_path, capsys):
+    made = ready(labels=(tuple("ßbcde"),))
+    vivit.save(tmp_path / "model", made)
+    _, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
+    weights = b""
+    for path, leaf in leaves(made.params):
+        weights += f"{path} float32 {leaf.shape} ".encode() + np.asarray(leaf, "<f4").tobytes("C")
+    hashed = {"weights": weights, "video": Path(clip_path).read_bytes(), "pixels": made.read(clip_path).tobytes()}
+    for name in ("config", "labels", "preprocessing"):
+        text = json.dumps(report[name], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        hashed[name] = text.encode("utf-8")
+    assert report["sha256"] == {name: hashlib.sha256(data).hexdigest() for name, data in hashed.items()}
+    assert report["hashed"].keys() == hashed.keys()
+    for name, digest in report["sha256"].items():
+        assert f"{name}, sha256: {digest}" in out
+        assert report["hashed"][name] in out
+
+
+@pytest.mark.usefixtures("nothing_compared")
+def test_the_hashes_of_one_model_do_not_depend_on_its_format(clip_path, tmp_path, capsys):
+    made = ready(labels=(tuple("abcde"),), preprocessing=Preprocessing(resize=36, crop=(32, 32), mean=(0, 1, 2)))
+    made = replace(made, config=replace(made.config, order="space_time"))  # which model 1 does not look at
+    reports = []
+    for to in ("vivit", "huggingface"):
+        vivit.save(tmp_path / to, made, to=to)
+        reports.append(audited([clip_path, "--checkpoint", str(tmp_path / to)], tmp_path, capsys)[2])
+    assert reports[0]["sha256"] == reports[1]["sha256"]
 
 
 @pytest.mark.parametrize(

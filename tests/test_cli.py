@@ -1,5 +1,6 @@
 """The command line as a user runs it: output, JSON, exit codes, one-line errors."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from videos import write_video
 from vivit import audit, cli, encoder, info
 from vivit.reference.config import NAMES
 from vivit.reference.params import leaves
+from vivit.versions import source
 
 PAPER = [88_954_000, 115_062_928, 117_319_312, 88_952_464, 86_696_080]
 
@@ -32,6 +34,9 @@ def test_an_audit_of_the_demo_video_passes_and_writes_its_table(demo_path, tmp_p
     assert demo_path.name in out
     written = json.loads(report.read_text())
     assert written["video"] == str(demo_path)
+    assert written["sha256"]["video"] == hashlib.sha256(demo_path.read_bytes()).hexdigest()
+    assert written["hashed"].keys() == written["sha256"].keys() == {"video", "pixels"}
+    assert written["vivit"] == source()
     assert len(written["rows"]) == 12
     for row in written["rows"]:
         assert row["passed"]

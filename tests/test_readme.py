@@ -1,6 +1,7 @@
 """The code in the READMEs runs as it is printed."""
 
 import re
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,20 @@ def test_the_code_of_a_readme_runs(code, demo_path, tmp_path, monkeypatch, capsy
 
 def test_the_readmes_have_code():
     assert len(BLOCKS) == 3
+
+
+PAGES = ("README.md", *(f"{folder}/README.md" for folder in ("reference", "kernels", "vivit/demo", "tests/fixtures")))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_tables_of_a_readme_are_whole(page):
+    """Rows that follow each other are a table if the second is its rule; a blank line within makes text of the rest."""
+    lines = (ROOT / page).read_text().splitlines()
+    for rows in (list(rows) for is_row, rows in groupby(lines, lambda line: line.lstrip().startswith("|")) if is_row):
+        assert len(rows) > 1, rows[0]
+        assert re.fullmatch(r"\s*\|(\s*:?-+:?\s*\|)+\s*", rows[1]), f"no rule under {rows[0]}"
+        columns = [len(re.findall(r"(?<!\\)\|", row)) for row in rows]
+        assert set(columns) == {columns[0]}, rows[columns.index(next(n for n in columns if n != columns[0]))]
 
 
 @pytest.mark.parametrize("page", ["README.md", "reference/README.md", "kernels/README.md"])

@@ -52,6 +52,10 @@ class Preprocessing:
             raise ValueError(f"stride is {self.stride!r}: it must be a positive integer")
         if self.rescale == 0 or 0 in self.std:
             raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
+        for field in ("rescale", "offset"):  # 1 and 1.0 are the same, and are written alike
+            object.__setattr__(self, field, float(getattr(self, field)))
+        for field in ("mean", "std"):
+            object.__setattr__(self, field, tuple(map(float, getattr(self, field))))
 
     def normalise(self, pixels: "np.ndarray | jax.Array") -> Any:
         """uint8[… 3] to the float32[… 3] that the model was trained on; NumPy's to NumPy's, JAX's to JAX's."""

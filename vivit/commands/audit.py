@@ -33,6 +33,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(options: argparse.Namespace) -> int:
     """0 if every variant passes, or every stage of a checkpoint, else 1."""
     from vivit.audit import SIZES, audit, variants  # here, so that `vivit info` need not load JAX
+    from vivit.digests import HASHED, digest_of_file, digest_of_pixels
+    from vivit.versions import source
     from vivit.video import demo_video, read_clip
 
     if options.json is not None:
@@ -83,6 +85,13 @@ def run(options: argparse.Namespace) -> int:
     )
     out.print(f"{len(rows) - len(failed)} of {len(rows)} pass")
     if options.json is not None:
-        text = json.dumps({"video": str(path), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
-        write_text(options.json, text)
+        hashes = {"video": digest_of_file(path), "pixels": digest_of_pixels(clip)}
+        report = {
+            "video": str(path),
+            "sha256": hashes,
+            "hashed": {name: HASHED[name] for name in hashes},
+            "vivit": source(),
+            "rows": [asdict(row) for row in rows],
+        }
+        write_text(options.json, json.dumps(report, indent=1) + "\n")
     return 1 if failed else 0

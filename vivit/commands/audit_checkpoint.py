@@ -30,9 +30,9 @@ def run(options: argparse.Namespace) -> int:
     import jax  # here, so that `vivit info` need not load it
 
     from vivit.audit_checkpoint import STEPS, audit_checkpoint
-    from vivit.digests import digest_of_params, digest_of_pixels
+    from vivit.digests import HASHED, digest_of_file, digest_of_json, digest_of_params, digest_of_pixels
     from vivit.reference.params import parameters
-    from vivit.versions import versions
+    from vivit.versions import source, versions
     from vivit.video import demo_video
 
     begun = time.perf_counter()
@@ -45,24 +45,36 @@ def run(options: argparse.Namespace) -> int:
         verdict = audit_checkpoint(
             model, clip, progress=lambda what: progress.update(task, advance=1, description=what)
         )
-    device, pixels = jax.devices()[0], digest_of_pixels(clip)
+    device = jax.devices()[0]
+    stated = {
+        "config": asdict(model.config.canonical),
+        "labels": model.labels,
+        "preprocessing": asdict(model.preprocessing),
+    }
+    hashes = {
+        "weights": digest_of_params(model.params),
+        "video": digest_of_file(path),
+        "pixels": digest_of_pixels(clip),
+        **{name: digest_of_json(value) for name, value in stated.items()},
+    }
     report = {
         "format": FORMAT,
         "version": VERSION,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "passed": verdict.passed,
         "checkpoint": str(options.checkpoint),
-        "weights": {"sha256": digest_of_params(model.params), "parameters": parameters(model.config)},
-        "config": asdict(model.config),
-        "preprocessing": asdict(model.preprocessing),
-        "labels": model.labels,
+        "weights": {"sha256": hashes["weights"], "parameters": parameters(model.config)},
+        **stated,
         "video": str(path),
         "clip": {
             "shape": clip.shape,
             "start": 0,
             "stride": model.preprocessing.stride,
-            "sha256": pixels,
+            "sha256": hashes["pixels"],
         },
+        "sha256": hashes,
+        "hashed": HASHED,
+        "vivit": source(),
         "software": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
         "rows": [_plain(asdict(row)) for row in verdict.rows],
@@ -112,9 +124,12 @@ def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
         out.print(_classes(verdict.decisions))
     else:
         out.print("the model has no head: its logits are its features")
+    vivit = report["vivit"]
+    changed = ", with changes" if vivit["modified"] else ""
     said = {
-        "weights, sha256": report["weights"]["sha256"],
-        "pixels, sha256": clip["sha256"],
+        **{f"{name}, sha256": value for name, value in report["sha256"].items()},
+        **{f"hashed of {', '.join(names)}": what for what, names in _by_value(report["hashed"]).items()},
+        "vivit": f"{vivit['version']}, commit {vivit['commit'] or 'unknown: not run from a git checkout'}{changed}",
         "device": f"{report['device']['platform']}, {report['device']['kind']}",
         "software": ", ".join(f"{name} {version}" for name, version in report["software"].items()),
     }
@@ -130,6 +145,11 @@ def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
     agree = sum(decision.agrees for decision in verdict.decisions)
     heads = f", {agree} of {len(verdict.decisions)} heads agree" if verdict.decisions else ""
     out.print(f"{passed} of {len(verdict.rows)} pass{heads}; {report['seconds']:.0f} s")
+
+
+def _by_value(texts: dict[str, str]) -> dict[str, list[str]]:
+    """The names under which each text stands."""
+    return {text: [name for name, other in texts.items() if other == text] for text in texts.values()}
 
 
 def _stages(rows: "tuple[Row, ...]") -> Table:
