@@ -85,6 +85,15 @@ def test_every_published_form_computes_what_the_image_model_computes(form, tmp_p
     assert (image.config.gelu, image.config.epsilon) == ("tanh", 1e-6)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_no_published_form_is_taken_for_a_video_model_of_sampled_frames(form, tmp_path):
+    np.savez(tmp_path / "image", **image_arrays(form=form))
+    config = replace(IMAGE, frames=6, sampled_frames=1)  # which has as many positions
+    for said in ({}, dict(frames=6), dict(config=config)):
+        with pytest.raises(ValueError, match=r"is an image model: start from it with vivit\.from_image_model$"):
+            vivit.load(tmp_path / "image.npz", **said)
+
+
 @given(
     suffix=st.sampled_from(("", "-fe", "-fsa", "-fdp", "-fe-average")),
     embedding=st.sampled_from(("central_frame", "inflation")),

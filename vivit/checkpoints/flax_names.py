@@ -14,7 +14,7 @@ from vivit.reference.config import Config
 from vivit.reference.params import Attention, Block, Dense, Encoder, FactorisedBlock, LayerNorm, Mlp, Params, shapes
 
 ROOTS = (  # where in a file the parameters may be
-    *("", "params/", "params/params/", "target/"),
+    *("", "params/", "params/params/", "params/img/", "target/"),
     *("opt/target/", "optimizer/target/", "optimizer/target/params/"),
 )
 _IMAGE = re.compile(

@@ -23,8 +23,6 @@ from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params
 
-ROOTS = ("params/img/", *flax_names.ROOTS)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel:
@@ -146,12 +144,14 @@ def _timm(arrays: Arrays, heads: int, description: dict[str, Any]) -> _Found:
 
 def _flax(arrays: Arrays, source: str) -> _Found:
     """vision_transformer's and big_vision's trees under the published names of the video models."""
-    for root in ROOTS:
+    for root in flax_names.ROOTS:
         tree = under(arrays, root)
         if "embedding/kernel" in tree.arrays:
             break
     else:
-        raise ValueError(f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {ROOTS}")
+        raise ValueError(
+            f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {flax_names.ROOTS}"
+        )
     if flax_names.kind(tree.arrays) == "video":
         raise ValueError(f"{source} is a video model: load it with vivit.load")
     tree = _unstacked(tree)
