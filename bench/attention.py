@@ -134,11 +134,11 @@ def _work(key: Key, folder: Path, options: argparse.Namespace) -> Measurement:
 
     def check(results: tuple[Any, ...]) -> float:
         errors = []
-        for what, actual in zip(("out", "gradient"), results, strict=False):
+        for depth, (what, actual) in enumerate(zip(("out", "gradient"), results, strict=False), 1):
             expected, yardstick = (
                 np.load(folder / f"{key.workload}.{name}.{what}.npy") for name in ("reference", key.dtype)
             )
-            comparison = compare(actual, yardstick, expected, key.dtype)
+            comparison = compare(actual, yardstick, expected, key.dtype, depth=depth)
             if not comparison.passed:
                 raise ValueError(f"{', '.join(key)}, {what}: {comparison}")
             errors.append(comparison.error)

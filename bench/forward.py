@@ -25,7 +25,7 @@ from bench import peers
 from bench.harness import Measurement, in_turns, machine, measure
 from bench.workloads import DTYPES, SUFFIXES
 from vivit import plain
-from vivit.accuracy import compare
+from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params, rounded
 from vivit.reference import models as reference
 from vivit.reference.config import Config, named
@@ -108,7 +108,7 @@ def _work(key: Key, folder: Path, runs: int) -> Measurement:
     expected, yardstick = (np.load(_expected(folder, key.model, result)) for result in ("reference", key.dtype))
 
     def check(logits: Any) -> float:
-        comparison = compare(logits, yardstick, expected, key.dtype)
+        comparison = compare(logits, yardstick, expected, key.dtype, depth=depth_of(config))
         if key.implementation == "hugging face":
             passed = comparison.error <= PEER_LIMIT[key.dtype] * np.abs(expected).max()
         else:

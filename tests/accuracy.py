@@ -8,10 +8,13 @@ from vivit.accuracy import compare
 
 
 def assert_as_accurate(
-    actual: Any, plain: Any, expected: np.ndarray, dtype: str, what: str = "result", **condition: float
+    actual: Any, plain: Any, expected: np.ndarray, dtype: str, what: str = "result", *, depth: int, **condition: float
 ) -> None:
-    """`actual` is at most twice as far from the float64 `expected` as `plain` is, plus a small floor."""
-    comparison = compare(actual, plain, expected, dtype, **condition)
+    """`actual` is at most twice as far from the float64 `expected` as `plain` is, which is not far, plus a small floor.
+
+    depth, condition: as vivit.accuracy.compare's.
+    """
+    comparison = compare(actual, plain, expected, dtype, depth=depth, **condition)
     assert comparison.passed, f"{what}: {comparison}"
 
 

@@ -96,5 +96,5 @@ def assert_accurate(module, core, dtype, qkv, out, heads, options, **keywords):
     tokens, d = query.shape[0] * query[0, ..., 0, 0].size, query.shape[-1]
     scores = np.einsum("qhd,khd->hqk", query.reshape(tokens, heads, d), key.reshape(tokens, heads, d)) / np.sqrt(d)
     condition = max(1.0, np.abs(scores).max())
-    for what, *results in zip(("value", "gradient"), actual, yardstick, expected, strict=True):
-        assert_as_accurate(*results, dtype, what, condition=condition)
+    for depth, (what, *results) in enumerate(zip(("value", "gradient"), actual, yardstick, expected, strict=True), 1):
+        assert_as_accurate(*results, dtype, what, depth=depth, condition=condition)

@@ -1,15 +1,19 @@
 """Production's attention cores against the oracle: values and gradients, both dtypes, masks, dropout, large scores."""
 
+from functools import cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from cores import Problem, assert_accurate, compiled, problems, value_and_gradient
 from hypothesis import given
+from quickly import QUICKLY
 from strategies import CORE_FAULTS, CORES, DTYPES, all_multipliers, attention_shapes, normal
 
 from vivit import attention, plain
 from vivit.reference import attention as reference
+from vivit.reference import gradients
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -17,6 +21,34 @@ from vivit.reference import attention as reference
 @given(problem=problems(attention_shapes))
 def test_every_core_and_its_gradient_are_as_accurate_as_the_plain_formulation(core, problem, dtype):
     assert_accurate(attention, core, dtype, *problem.arrays(core))
+
+
+@cache
+def tangent(core, heads):
+    """((qkv, dropout), their changes, mask) → the change of core(qkv), compiled once for each shape."""
+
+    @partial(jax.jit, compiler_options=QUICKLY)
+    def forward_mode(values, changes, mask):
+        return jax.jvp(lambda qkv, dropout: core(qkv, heads, mask=mask, dropout=dropout), values, changes)[1]
+
+    return forward_mode
+
+
+@pytest.mark.parametrize("core", CORES)
+@given(problem=problems(attention_shapes))
+def test_the_slope_in_any_direction_of_tokens_and_dropout_is_the_references(core, problem):
+    problem = problem._replace(scale=1.0)
+    qkv, out, heads, options = problem.arrays(core)
+    direction, _, _, other = problem._replace(seed=problem.seed + 2, masked=0.0, dropped=0.5).arrays(core)
+    mask, dropout, change = options["mask"], options["dropout"], other["dropout"]
+
+    arguments = jax.tree.map(jnp.asarray, ((qkv, dropout), (direction, change), mask))
+    found = np.float64(tangent(getattr(attention, core), heads)(*arguments)) * out
+    exact, directed = np.float64(qkv), np.float64(direction)
+    gradient = getattr(gradients, f"{core}_vjp")(exact, np.float64(out), heads, mask=mask, dropout=dropout) * directed
+    through_dropout = getattr(reference, core)(exact, heads, mask=mask, dropout=change) * out  # out is linear in it
+    terms = np.abs(gradient).sum() + np.abs(through_dropout).sum()
+    assert abs(found.sum() - gradient.sum() - through_dropout.sum()) <= 1e-5 * terms
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,12 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from accuracy import assert_as_accurate
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from quickly import QUICKLY
 from strategies import MODELS, random_params, small, video
 
 import vivit
 from vivit import dropout, plain
+from vivit.accuracy import depth_of
 from vivit.dropout import Rates
+from vivit.kernels.dropout import keep
 from vivit.reference import models as reference
 from vivit.reference.params import convert
 
@@ -29,7 +33,7 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
     logits = vivit.forward(on_device, clips, config, rng=rng, **RATES, rescale_depth=rescale)
     yardstick = plain.forward(on_device, clips, config, drops=drops)
     expected = reference.forward(params, clips, config, drops=jax.tree.map(np.float64, drops))
-    assert_as_accurate(logits, yardstick, expected, "float32")
+    assert_as_accurate(logits, yardstick, expected, "float32", depth=depth_of(config))
     assert np.abs(logits - vivit.forward(on_device, clips, config)).max() > 0.1
 
 
@@ -67,6 +71,32 @@ def test_stochastic_depth_grows_linearly_and_is_independent_for_every_example_br
         pairs += [(depths[0][2, :, 0].ravel(), depths[0][2, :, 1].ravel())]  # two frames
     for one, other in pairs:
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.06
+
+
+def hashed(first, second, place):
+    """The 24 bits that decide whether a weight is kept, in Python's own integers."""
+    x = (place * 0x9E3779B1 + first) % 2**32
+    x = (x ^ x >> 16) * 0x7FEB352D % 2**32
+    x = ((x ^ x >> 15) + second) % 2**32
+    x = (x ^ x >> 16) * 0x846CA68B % 2**32
+    return (x ^ x >> 15) >> 8
+
+
+@settings(max_examples=100)
+@given(first=st.integers(-(2**31), 2**31 - 1), second=st.integers(-(2**31), 2**31 - 1), place=st.integers(0, 2**31 - 1))
+@example(first=0, second=0, place=0)
+def test_a_weight_is_kept_from_exactly_its_share_on(first, second, place):
+    share = hashed(first, second, place)
+    operands = (np.int32(first), np.int32(second)), np.int32(place)
+
+    def multiplier(rate):
+        return float(keep(*operands, rate))
+
+    with np.errstate(over="ignore"):  # NumPy's scalars tell that the hash wraps round
+        assert multiplier(0.0) == 1.0
+        assert multiplier(share / 2**24) == np.float32(1 / (1 - share / 2**24))
+        if share + 1 < 2**24:
+            assert multiplier((share + 1) / 2**24) == 0.0
 
 
 def test_rescaled_stochastic_depth_keeps_the_mean():

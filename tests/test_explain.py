@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from strategies import random_params, seeds, video
 
 import vivit
+from vivit.accuracy import depth_of
 from vivit.explain.attention import stages_of
 from vivit.explain.filters import filters, most_used
 from vivit.explain.relevance import Carried, explained, stacks_of, through_layer
@@ -90,7 +91,7 @@ def test_maps_are_the_captured_weights_summed_up(name, seed):
             assert (actual is None) == (bound[1] is None)
             if actual is not None:
                 assert actual.dtype == np.float32
-                assert_as_accurate(actual, *bound, "float32", stage)
+                assert_as_accurate(actual, *bound, "float32", stage, depth=depth_of(config))
 
 
 @settings(max_examples=3)
@@ -108,9 +109,11 @@ def test_rollout_and_relevance_are_rows_of_the_matrices_of_the_reference(name, s
     condition = looked_at(reference.relevance, either_sign).max() / expected.max()
     plain = looked_at(reference.relevance, plain_products)
     assert [row.dtype for row in actual] == [np.float32] * 2
-    assert_as_accurate(actual[1], plain, expected, "float32", "relevance", condition=condition)
+    assert_as_accurate(
+        actual[1], plain, expected, "float32", "relevance", depth=2 * depth_of(config), condition=condition
+    )
     rollouts = (looked_at(reference.rollout, each) for each in (plain_stages, stages))
-    assert_as_accurate(actual[0], *rollouts, "float32", "rollout")
+    assert_as_accurate(actual[0], *rollouts, "float32", "rollout", depth=depth_of(config))
 
 
 def test_the_first_half_of_the_heads_of_model_4_attends_over_time():

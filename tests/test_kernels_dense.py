@@ -122,7 +122,7 @@ def assert_accurate(problem: Problem, interpret=True):
     assert jax.tree.structure(actual) == jax.tree.structure(yardstick) == jax.tree.structure(expected)
     places = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(expected)]
     for place, *results in zip(places, *map(jax.tree.leaves, (actual, yardstick, expected)), strict=True):
-        assert_as_accurate(*results, problem.dtype, f"{problem} {place}")
+        assert_as_accurate(*results, problem.dtype, f"{problem} {place}", depth=2)
 
 
 @pytest.fixture

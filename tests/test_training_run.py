@@ -171,7 +171,7 @@ def kept(folder):
 def test_a_loss_that_is_not_finite_names_its_step_and_examples(dataset, tmp_path):
     with pytest.raises(
         DivergedError,
-        match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv.*; no checkpoint was written",
+        match=r"gradient_norm nan at step \d+: they must be finite; its examples are .*mkv.*; no checkpoint was",
     ):
         run(tmp_path / "run", dataset, DIVERGING, save_every=12)
     assert kept(tmp_path / "run") == []

@@ -4,9 +4,9 @@ All four become one shape of work: rows of [q d] against [k d], a row for each h
 the matrix unit in groups whose scores stay small: 12 heads of 3137² scores at once would be 472 MB a layer, and on the
 CPU one head at a time is also two to three times faster.
 
-Softmax is in float32. Its division comes after the second product, on [q d] instead of [q k]; derivatives divide first,
-as reference/gradients.py does, since there the other order would subtract large numbers that nearly cancel. The backward
-pass computes the weights again: none are ever stored. Every kind of JAX's differentiation works, of any order.
+Softmax is in float32. Its division comes after the second product, on [q d] instead of [q k]; derivatives divide
+first, as reference/gradients.py does, since there the other order would subtract large numbers that nearly cancel. The
+backward pass computes the weights again: none are ever stored. Every kind of JAX's differentiation works, of any order.
 """
 
 import math

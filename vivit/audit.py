@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from vivit import models, plain
-from vivit.accuracy import compare
+from vivit.accuracy import compare, depth_of
 from vivit.costs import compiler_multiply_adds
 from vivit.reference import models as reference
 from vivit.reference.config import Config, Model, Order, Pooling, named
@@ -112,7 +112,9 @@ def audit(video: np.ndarray, configs: dict[str, Config]) -> Iterator[Row]:
         counted = compiler_multiply_adds(config)
         for dtype in DTYPES:
             run = partial(models.forward, params, clip, config, dtype=dtype)
-            comparison = compare(run(), plain.forward(params, clip, config, dtype=dtype), expected, dtype)
+            comparison = compare(
+                run(), plain.forward(params, clip, config, dtype=dtype), expected, dtype, depth=depth_of(config)
+            )
             yield Row(
                 variant=name,
                 dtype=dtype,
@@ -135,7 +137,7 @@ def first_departure(params: Params, clip: np.ndarray, config: Config, dtype: str
     plain.forward(params, clip, config, dtype=dtype, capture=yardstick)
     models.forward(params, clip, config, dtype=dtype, capture=stages)
     for stage, values in expected.items():
-        comparison = compare(stages[stage], yardstick[stage], values, dtype)
+        comparison = compare(stages[stage], yardstick[stage], values, dtype, depth=depth_of(config))
         if not comparison.passed:
             return f"{stage}: {comparison}"
     return "logits only: every captured stage is within its bound"

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit import compiled, plain
-from vivit.accuracy import compare
+from vivit.accuracy import compare, depth_of
 from vivit.audit import DTYPES, LARGEST_STAGE
 from vivit.model import Model
 from vivit.reference import models as reference
@@ -109,7 +109,7 @@ def audit_checkpoint(
         stages[LOGITS] = compiled.logits(params, video, config=config, dtype=dtype)
         logits[dtype] = np.asarray(stages[LOGITS], np.float64)[0]
         progress(f"the yardstick of its bound, {dtype}")
-        found = _Compared(partial(_row, dtype, stages, expected), names)
+        found = _Compared(partial(_row, dtype, depth_of(config), stages, expected), names)
         plain.forward(params, video, config, dtype=dtype, capture=found)
         rows += [found[name] for name in names]  # one that is missing is an error, never a pass
     decisions = _decisions(model, expected[LOGITS][0], logits) if config.classes else ()
@@ -153,8 +153,10 @@ class _Compared(_Kept):
             super().__setitem__(name, self.row(name, value))
 
 
-def _row(dtype: str, stages: dict[str, Any], expected: dict[str, np.ndarray], stage: str, yardstick: Any) -> Row:
-    comparison = compare(stages.pop(stage), yardstick, expected[stage], dtype)
+def _row(
+    dtype: str, depth: int, stages: dict[str, Any], expected: dict[str, np.ndarray], stage: str, yardstick: Any
+) -> Row:
+    comparison = compare(stages.pop(stage), yardstick, expected[stage], dtype, depth=depth)
     return Row(
         dtype=dtype,
         stage=stage,

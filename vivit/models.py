@@ -75,7 +75,8 @@ def forward(
     dropout, attention_dropout, stochastic_depth, rescale_depth: see vivit.dropout.Rates; they act only with rng.
     remat: recompute each layer's activations in the backward pass. unroll: compile every layer by itself.
     attention: "auto": the Pallas kernels where the program is lowered for a TPU, else XLA; "pallas": kernels
-    everywhere, off a TPU in Pallas's interpreter; "xla": never kernels.
+    everywhere, off a TPU in Pallas's interpreter; "xla": never kernels. With "xla" every derivative works; kernels are
+    differentiated in reverse mode, once, and raise TypeError otherwise.
     capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits. A
     layer whose stages are captured is computed by XLA: kernels keep no attention weights.
     split: puts parts that are split over devices in place of the model's own, see vivit.training.split.over.

@@ -107,8 +107,8 @@ def train(
     If run.folder holds checkpoints of this very run it goes on from the newest that is whole, and what follows is bit
     for bit what would have followed. validate: from a model and a step to figures that are logged with it.
     Raises ValueError if choices, data and model do not fit together, DivergedError with the step and the newest
-    checkpoint if the loss, its gradient or weights that are to be saved are not finite, BrokenVideoError, OSError if a checkpoint cannot be written, and InterruptedRunError after
-    SIGTERM, when the state has been saved.
+    checkpoint if the loss, its gradient or weights that are to be saved are not finite, BrokenVideoError, OSError if a
+    checkpoint cannot be written, and InterruptedRunError after SIGTERM, when the state has been saved.
     """
     config = model.config
     if dataset.classes != config.classes:

@@ -1,0 +1,64 @@
+"""The yardstick itself: what is right passes, what is wrong does not, also where the baseline is wrong alike."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from strategies import DTYPES, seeds, small
+
+from vivit.accuracy import CAP, compare, depth_of
+
+EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
+
+
+def rounding(expected, dtype):
+    return np.asarray(jnp.asarray(expected, dtype), np.float64)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(seed=seeds)
+def test_what_is_rounded_once_passes_and_one_wrong_number_does_not(dtype, seed):
+    expected = np.random.default_rng(seed).standard_normal((5, 7))
+    near = rounding(expected, dtype)
+    assert compare(near, near, expected, dtype, depth=1).passed
+    far = near.copy()
+    far[3, 2] += 9 * EPSILON[dtype] * np.abs(expected).max()
+    comparison = compare(far, near, expected, dtype, depth=1)
+    assert not comparison.passed
+    assert comparison.worst == (3, 2)
+    assert str(comparison).startswith("error")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("depth", [1, 3])
+def test_a_mistake_that_the_baseline_shares_passes_nothing(dtype, depth):
+    expected = np.random.default_rng(depth).standard_normal((5, 7))
+    cap = CAP[dtype] * np.sqrt(depth) * EPSILON[dtype] * np.abs(expected).max()
+    for size, refuted in ((0.99, False), (1.01, True)):
+        wrong = expected + size * cap * np.eye(5, 7)
+        comparison = compare(wrong, wrong, expected, dtype, depth=depth)
+        assert comparison.refuted == refuted
+        assert comparison.passed != refuted
+        assert compare(expected, wrong, expected, dtype, depth=depth).passed != refuted  # not even the truth
+    assert str(comparison).startswith("the baseline is refuted: its own error")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_never_passes(value):
+    expected = np.random.default_rng(0).standard_normal((5, 7))
+    broken = expected.copy()
+    broken[1, 4] = value
+    assert not compare(broken, expected, expected, "float32", depth=1).passed
+    assert not compare(expected, broken, expected, "float32", depth=1).passed
+
+
+def test_at_test_sizes_the_cap_of_float32_is_a_hundred_thousandth():
+    assert CAP["float32"] * np.sqrt(3) * EPSILON["float32"] == pytest.approx(1e-5, rel=0.02)
+    assert depth_of(small("spatio_temporal")) == depth_of(small("factorised_self_attention")) == 3
+    assert depth_of(small("factorised_encoder")) == 3 + 2
+    assert depth_of(small("factorised_encoder", temporal_layers=0)) == 3
+
+
+def test_arrays_of_other_shapes_are_not_compared():
+    with pytest.raises(ValueError, match=r"shapes \(5,\), \(5, 1\) and \(5,\) differ: they must be the same"):
+        compare(np.zeros(5), np.zeros((5, 1)), np.zeros(5), "float32", depth=1)
