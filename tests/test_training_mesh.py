@@ -34,17 +34,17 @@ def devices(*shape: int) -> Mesh:
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "fields"),
+    ("model", "shape", "fields", "sizes"),
     [
-        ("spatio_temporal", (2, 2, 2), DROPS),
-        ("factorised_encoder", (2, 2, 2), {"accumulation": 2, "freeze": ("embedding/*",), "ema_decay": 0.9}),
-        ("factorised_self_attention", (1, 4, 2), DROPS),
-        ("factorised_dot_product", (2, 2, 2), DROPS),
-        ("factorised_dot_product", (8, 1, 1), {"remat": True}),
+        ("spatio_temporal", (2, 2, 2), DROPS, {}),
+        ("factorised_encoder", (2, 2, 2), {"accumulation": 2, "freeze": ("embedding/*",), "ema_decay": 0.9}, {}),
+        ("factorised_self_attention", (1, 4, 2), DROPS, {}),
+        ("factorised_dot_product", (2, 2, 2), DROPS, {"pooling": "max"}),
+        ("factorised_dot_product", (8, 1, 1), {"remat": True}, {}),
     ],
 )
-def test_a_step_over_a_mesh_is_the_step_on_one_device(model, shape, fields):
-    config, recipe = small(model, **SIZES), small_recipe(**fields)
+def test_a_step_over_a_mesh_is_the_step_on_one_device(model, shape, fields, sizes):
+    config, recipe = small(model, **SIZES, **sizes), small_recipe(**fields)
     batches = [examples(config), examples(config, 1)]
     one, expected = taken(config, recipe, *batches)
     state, metrics = taken(config, recipe, *batches, mesh=devices(*shape))
