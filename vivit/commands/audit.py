@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
     out.print(
         "GFLOPs: multiply-adds from the formula; compiler: half of what it counts, element by element work included.\n"
         "error: largest difference of the logits from the reference. bound: twice the plain formulation's in that\n"
-        "dtype, plus the rounding of the largest logit.",
+        "dtype, which is capped itself, plus the rounding of the largest logit.",
         markup=False,
     )
     out.print(f"{len(rows) - len(failed)} of {len(rows)} pass")

@@ -114,8 +114,8 @@ def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
     out.print(title, markup=False, highlight=False, soft_wrap=True)
     out.print(_stages(verdict.rows))
     out.print(
-        "error: largest difference from the reference. bound: twice the plain formulation's in that dtype, plus the\n"
-        "rounding of the largest value. logits: of the whole model, as it is run.",
+        "error: largest difference from the reference. bound: twice the plain formulation's in that dtype, which is\n"
+        "capped itself, plus the rounding of the largest value. logits: of the whole model, as it is run.",
         markup=False,
     )
     for line in _covered(verdict.covered):
