@@ -71,8 +71,9 @@ def _largest_jvp(primals, tangents):
 def largest_share(tokens: jax.Array) -> jax.Array:
     """1 where a token is the largest of its channel, equal parts where several are; float32[... n c], without gradient.
 
-    The place is an index: compared with their largest value, tokens that XLA computes anew for the comparison, rounded
-    otherwise, may none of them equal it. What a branch is given is computed once, so that equal tokens are equal there.
+    XLA may compute tokens anew wherever they are used, rounded otherwise: compared with their maximum, none may equal
+    it. So the place of the largest is found as an index, and equal ones are looked for only where there are two places,
+    in a branch, whose operand is computed once.
     """
     tokens = jax.lax.stop_gradient(tokens)
     first = jnp.argmax(tokens, axis=-2, keepdims=True)
