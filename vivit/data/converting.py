@@ -11,9 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
-from vivit.data.pictures import Placement, fill
+from vivit.data.pictures import Placement, Tables, fill
 
 MOST_THREADS = 8  # scaling a picture takes about as long as decoding it
 SMALL = 200_000  # pixels, before and after: of fewer, handing a picture over takes longer than scaling it
@@ -31,9 +30,9 @@ def convert(
     local = threading.local()
 
     def one(row: int, frame: av.VideoFrame) -> None:
-        if not hasattr(local, "reformatter"):
-            local.reformatter = VideoReformatter()
-        fill(pictures[row], frame, placement, local.reformatter)
+        if not hasattr(local, "tables"):
+            local.tables = Tables()
+        fill(pictures[row], frame, placement, local.tables)
 
     waiting: deque[Future[None]] = deque()
     last = -1

@@ -1,15 +1,17 @@
-"""From one decoded frame to upright RGB pixels of the size needed: scaled while converted, turned, cut.
+"""From one decoded frame to upright RGB pixels of the size needed: converted, scaled, turned, cut.
 
 Where pictures are cut for training and evaluation is decided in views.py; a `Placement` says it.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
+
+from vivit.data.scaling import pixels, scaled
 
 
 class Placement(NamedTuple):
@@ -24,6 +26,14 @@ class Placement(NamedTuple):
 
 
 Fit = Callable[[int, int], Placement]  # from the upright height and width of a picture
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What FFmpeg keeps from picture to picture of a video; for one thread only."""
+
+    colors: VideoReformatter = field(default_factory=VideoReformatter)
+    sizes: VideoReformatter = field(default_factory=VideoReformatter)
 
 
 class Turn(NamedTuple):
@@ -51,31 +61,28 @@ def upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return (frame.width, frame.height) if turn_of(frame).transposed else (frame.height, frame.width)
 
 
-def fill(picture: np.ndarray, frame: av.VideoFrame, placement: Placement, reformatter: VideoReformatter) -> None:
+def fill(picture: np.ndarray, frame: av.VideoFrame, placement: Placement, tables: Tables) -> None:
     """Fills uint8[tall wide 3] with the converted frame, upright. Aspect ratios of pixels are ignored.
 
-    Scaling weighs with a triangle that is as wide as a pixel of the result. reformatter: one for all frames of a video
-    (but for one thread only); it keeps the tables of the scaling.
+    The whole frame becomes RGB in its own size, so that colors outside of it are clipped before they are mixed, as in
+    other software. FFmpeg repeats the colors of 4:2:0 and 4:2:2 at 8 bits for the pixels that share them (interpolating
+    them takes nine times as long); those of deeper pictures it interpolates.
     """
-    height, width = placement.height, placement.width
     turn = turn_of(frame)
-    across, down = (height, width) if turn.transposed else (width, height)
-    # scaled to packed pixels, colors would be at half the resolution where the width is even, and take longer
-    kind = "rgb24" if (across, down) == (frame.width, frame.height) else "gbrp"
-    scaled = reformatter.reformat(frame, across, down, kind, interpolation="BILINEAR", threads=1)
-    if kind == "rgb24":
-        picture[:] = _window(scaled.planes[0], across, down, 3, turn, placement)
-        return
-    for plane, color in zip(scaled.planes, (1, 2, 0), strict=True):
-        picture[..., color] = _window(plane, across, down, 1, turn, placement)[..., 0]
-
-
-def _window(plane: VideoPlane, across: int, down: int, colors: int, turn: Turn, placement: Placement) -> np.ndarray:
-    """uint8[tall wide colors]: what is kept of a plane, a view."""
-    stored = np.frombuffer(memoryview(plane), np.uint8).reshape(down, plane.line_size)
-    pixels = stored[:, : across * colors].reshape(down, across, colors)
+    height, width, top, left, tall, wide = placement
+    rows, columns = top == 0 or top + tall == height, left == 0 or left + wide == width  # whether ends are kept
     if turn.transposed:
-        pixels = pixels.transpose(1, 0, 2)
-    pixels = pixels[:: -1 if turn.flip_rows else 1, :: -1 if turn.flip_columns else 1]
+        height, width, rows, columns = width, height, columns, rows
+    planes = [pixels(plane) for plane in tables.colors.reformat(frame, format="gbrp", threads=1).planes]
+    if (height, width) != planes[0].shape:
+        planes = scaled(planes, height, width, tables.sizes, rows=rows, columns=columns)
+    for plane, color in zip(planes, (1, 2, 0), strict=True):
+        picture[..., color] = _window(plane, turn, placement)
+
+
+def _window(plane: np.ndarray, turn: Turn, placement: Placement) -> np.ndarray:
+    """uint8[tall wide]: what is kept of a plane, a view."""
+    upright = plane.T if turn.transposed else plane
+    upright = upright[:: -1 if turn.flip_rows else 1, :: -1 if turn.flip_columns else 1]
     top, left = placement.top, placement.left
-    return pixels[top : top + placement.tall, left : left + placement.wide]
+    return upright[top : top + placement.tall, left : left + placement.wide]

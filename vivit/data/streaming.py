@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from vivit.data.decoding import wanted_frames
 from vivit.data.opening import FAILURES, Limits
-from vivit.data.pictures import Fit, Placement, fill, upright_size
+from vivit.data.pictures import Fit, Placement, Tables, fill, upright_size
 from vivit.data.probing import Video
 
 
@@ -20,7 +19,7 @@ def stream_frames(
     Raises ValueError as that, when it comes to the frame.
     """
     placement: Placement | None = None
-    reformatter = VideoReformatter()
+    tables = Tables()
     coming = 0  # rows are counted: after a jump that misled, decoding starts again
     for row, frame in wanted_frames(video.path, indices, video.table, limits, threads):
         if row < coming:
@@ -29,7 +28,7 @@ def stream_frames(
         placement = placement or fit(*upright_size(frame))
         picture = np.empty((placement.tall, placement.wide, 3), np.uint8)
         try:
-            fill(picture, frame, placement, reformatter)
+            fill(picture, frame, placement, tables)
         except FAILURES as error:
             raise ValueError(f"{video.path} has a picture that cannot be converted: {error}") from None
         yield int(indices[row]), picture

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
-from vivit.data.pictures import Fit, fill
+from vivit.data.pictures import Fit, Tables, fill
 from vivit.data.probing import probe
 from vivit.data.sampling import Clip, Sampling, even_clips, frames_of
 from vivit.data.views import VIEWS, cover, windows
@@ -54,8 +53,8 @@ def taken(
     the model's size already, or float32 of the model's size, already preprocessed.
     views: clips in time and crops of each; those that would be the same clip are taken once. stride: frames from one
     to the next; None: the model's for a file, 1 for an array. A video that is shorter than a clip starts again.
-    limits: what a file may ask of this machine. threads: of the decoder, 0: all cores; the pixels of a sound file do
-    not depend on them.
+    limits: what a file may ask of this machine. threads: of the decoder, 0: all cores; the pixels do not depend on
+    them.
     Raises ValueError, in one line that names the video, for what cannot be read or does not fit.
     """
     for name, value in zip(("clips", "crops"), views, strict=True):
@@ -84,11 +83,11 @@ def fitting(model: Model, *, whole: bool) -> Fit:
 
 def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
     """Pictures in memory scaled and cut as those of a file: uint8[n tall wide 3] from uint8[n height width 3]."""
-    placement, reformatter = fit(*frames.shape[1:3]), VideoReformatter()
+    placement, tables = fit(*frames.shape[1:3]), Tables()
     pictures = np.empty((len(frames), placement.tall, placement.wide, 3), np.uint8)
     for picture, frame in zip(pictures, frames, strict=True):
         stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        fill(picture, stored, placement, reformatter)
+        fill(picture, stored, placement, tables)
     return pictures
 
 
