@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 from av.stream import Disposition
-from videos import Coding, encode, scene
+from videos import Coding, copy, encode, scene
 
 
 def patch(path: Path, offset: int, data: bytes) -> None:
@@ -61,12 +61,7 @@ def _starts_between_keyframes(path: Path) -> None:
     """A transport stream from which the first keyframe was cut off."""
     whole = path.with_suffix(".whole.ts")
     encode(whole, scene(30), _x264())
-    with av.open(str(whole)) as source, av.open(str(path), "w") as container:
-        stream = container.add_stream_from_template(source.streams.video[0])
-        for count, packet in enumerate(source.demux(video=0)):
-            if count >= 3 and packet.size:
-                packet.stream = stream
-                container.mux(packet)
+    copy(whole, path, lambda number: number >= 3)
     whole.unlink()
 
 

@@ -1,6 +1,6 @@
 """Small files for the tests of decoding: videos with a known picture in every frame, and files without any."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 from av.stream import Disposition
 
 from bench.harness import own_priority
+from vivit.data.numbering import _Bits, _Sequence
 
 
 def write_video(path: Path, frames: int, *, height: int = 48, width: int = 64) -> None:
@@ -78,6 +79,16 @@ def encode(
                 container.mux(packet)
 
 
+def copy(source: Path, target: Path, keep: Callable[[int], bool]) -> None:
+    """A video without some of its packets; keep: from their numbers."""
+    with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
+        stream = writer.add_stream_from_template(reader.streams.video[0], opaque=True)
+        for number, packet in enumerate(reader.demux(video=0)):
+            if packet.size and keep(number):
+                packet.stream = stream
+                writer.mux(packet)
+
+
 def _stream(container, pictures: np.ndarray, coding: Coding):
     stream = container.add_stream(coding.codec, rate=25, options=coding.options)
     stream.height, stream.width = pictures.shape[1:3]
@@ -98,3 +109,48 @@ def _packets(pictures: np.ndarray, coding: Coding, stream) -> Iterable[av.Packet
             frame.pts, frame.time_base = coding.stamps[index], Fraction(1, 100)
         yield from stream.encode(frame)
     yield from stream.encode(None)
+
+
+def without_reordering(path: Path, parts: Sequence[np.ndarray], codings: Sequence[Coding]) -> None:
+    """Streams of h264 one after the other in a transport stream; none says how far its pictures are reordered."""
+    with av.open(str(path), "w") as container:
+        target, count, shown = container.add_stream("libx264", rate=25, options={"x264-params": "annexb=1"}), 0, 0
+        target.height, target.width = parts[0].shape[1:3]
+        target.pix_fmt = "yuv420p"
+        for pictures, coding in zip(parts, codings, strict=True):
+            encoder = av.CodecContext.create(coding.codec, "w")
+            encoder.height, encoder.width = pictures.shape[1:3]
+            encoder.pix_fmt, encoder.time_base, encoder.options = coding.pixels, Fraction(1, 25), coding.options
+            frames = [av.VideoFrame.from_ndarray(picture) for picture in pictures]
+            for number, frame in enumerate(frames):
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+            for packet in [packet for frame in [*frames, None] for packet in encoder.encode(frame)]:
+                copy = av.Packet(_without_usability(bytes(packet)))
+                copy.pts, copy.dts, copy.time_base = packet.pts + shown + 3, count, Fraction(1, 25)
+                copy.is_keyframe, copy.stream = packet.is_keyframe, target
+                container.mux(copy)
+                count += 1
+            shown += len(pictures)
+
+
+def _without_usability(data: bytes) -> bytes:
+    """A packet whose parameters of a sequence end before what may be said on top: "usability information"."""
+    begin = data.find(b"\0\0\1\x67") + 3
+    if begin < 3:
+        return data
+    end = data.find(b"\0\0\1", begin)
+    payload = data[begin + 1 : end].replace(b"\0\0\3", b"\0\0")
+    bits = _Bits(memoryview(payload))
+    _Sequence(bits)
+    bits.counts(2)  # the size
+    bits.take(1 if bits.take(1) else 2)  # pictures, not fields; how motion is derived
+    bits.counts(4 if bits.take(1) else 0)  # what is cut off
+    used = 8 * len(payload) - bits._left
+    ended = f"{int.from_bytes(payload, 'big'):0{8 * len(payload)}b}"[:used] + "01"
+    ended += "0" * (-len(ended) % 8)
+    unit = int(ended, 2).to_bytes(len(ended) // 8, "big")
+    for place in reversed(
+        [place for place in range(2, len(unit)) if unit[place - 2 : place] == b"\0\0" and unit[place] < 4]
+    ):
+        unit = unit[:place] + b"\3" + unit[place:]
+    return data[: begin + 1] + unit + data[end - 1 if data[end - 1] == 0 else end :]

@@ -30,13 +30,14 @@ def read_clip(
 ) -> np.ndarray:
     """The frames start, start + stride, … of a video file, as uint8[frames height width 3].
 
-    Frame i is the i-th that decoding from the start yields; declared lengths are not trusted. The picture is turned
-    upright, scaled until it covers height x width, and its centre is cut out. Only what is needed is decoded.
+    Frame i is what is on the screen at the i-th presentation stamp where packets have stamps (h264, hevc, vp9, av1 and
+    codecs of single pictures, outside of AVI), elsewhere the i-th picture that decoding from the start yields; declared
+    lengths are not trusted. A damaged frame is the one before it, with a warning. The picture is turned upright, scaled
+    until it covers height x width, and its centre is cut out. Only what is needed is decoded.
     resize: scale the shorter side to this length instead, or the picture to (height, width), before the cut; at least
     so far that the cut is covered. The shape of single pixels (a sample aspect ratio other than 1) is ignored, as other
     loaders do: the picture is taken as it is stored. limits: what the file may ask of this machine; None: Limits().
-    threads: of the decoder, 0: as many as there are cores. The pixels of a sound file do not depend on them; what a
-    damaged stream yields does, unless it is one.
+    threads: of the decoder, 0: as many as there are cores; the pixels do not depend on them.
 
     Raises ValueError, in one line that names the file, if it cannot be read as a video, is a playlist, has no video
     stream or pictures beyond the limits, breaks off, or has too few frames, or if a size is not positive.

@@ -20,7 +20,7 @@ import numpy as np
 from vivit.data.pictures import Placement
 from vivit.data.probing import Video
 
-FORMAT = 2  # part of every key: entries of another layout, or scaled in another way, are never read
+FORMAT = 3  # part of every key: entries of another layout, or scaled in another way, are never read
 SUFFIX, PARTIAL = ".frames", ".partial"  # whole, and being written or left behind by a process that ended
 _SIZES = struct.Struct("<III")  # frames, height, width
 _SUM = struct.Struct("<I")
@@ -71,16 +71,19 @@ def cached_frames(
     wanted: np.ndarray,
     placement: Placement,
     decode: Callable[[np.ndarray], np.ndarray],
+    *,
+    undamaged: bool = False,
 ) -> np.ndarray:
     """uint8[f height width 3]: the frames `wanted` of a video, decoded only if no entry holds them.
 
     stored: int64[n], increasing, the frames that an entry holds, wanted among them. decode: from numbers of frames to
-    their pixels, placed as `placement` says. Where an entry would be too large, there is none.
+    their pixels, placed as `placement` says. undamaged: that it refuses damaged frames; no other entry will do then.
+    Where an entry would be too large, there is none.
     """
     size = len(stored) * placement.tall * placement.wide * 3
     if size > min(cache.limit, cache.largest):
         return decode(wanted)
-    path = cache.folder / f"{_key(video, stored, placement)}{SUFFIX}"
+    path = cache.folder / f"{_key(video, stored, placement, undamaged)}{SUFFIX}"
     rows = np.searchsorted(stored, wanted)
     found = _read(path, rows)
     if found is not None:
@@ -93,10 +96,10 @@ def cached_frames(
     return frames[rows]
 
 
-def _key(video: Video, stored: np.ndarray, placement: Placement) -> str:
+def _key(video: Video, stored: np.ndarray, placement: Placement, undamaged: bool) -> str:
     """A hash of all that the pixels depend on; a file that was changed is another one."""
     status = os.stat(video.path)
-    facts = [FORMAT, os.path.abspath(video.path), status.st_size, status.st_mtime_ns, *placement]
+    facts = [FORMAT, os.path.abspath(video.path), status.st_size, status.st_mtime_ns, undamaged, *placement]
     return hashlib.sha256(json.dumps(facts).encode() + np.asarray(stored, "<i8").tobytes()).hexdigest()
 
 

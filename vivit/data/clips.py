@@ -32,7 +32,8 @@ class Pixels:
     of an evaluation needs is cut off. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
     width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: what a file may ask.
     decoder_threads: of one video; 0: as many as there are cores. More than one help where few videos are decoded at
-    once; what a damaged stream yields then depends on their timing, so that training and evaluation keep to one.
+    once. refuse_damaged: whether a file is an error if damage is met in it, or shown as well as it can be, with a
+    warning.
     Raises ValueError, naming the field and the requirement.
     """
 
@@ -44,6 +45,7 @@ class Pixels:
     cache: Cache | None = None
     limits: Limits = field(default_factory=Limits)
     decoder_threads: int = 1
+    refuse_damaged: bool = False
 
     def __post_init__(self) -> None:
         for name in ("height", "width"):
@@ -117,10 +119,18 @@ def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarra
     fit: Fit = partial(cover, tall=pixels.height, wide=pixels.width, whole=whole)
     if pixels.shorter_side is not None:
         fit = partial(shorter_side, length=pixels.shorter_side)
-    decode = partial(read_frames, video, fit=fit, limits=pixels.limits, threads=pixels.decoder_threads)
+    decode = partial(
+        read_frames,
+        video,
+        fit=fit,
+        limits=pixels.limits,
+        threads=pixels.decoder_threads,
+        refuse_damaged=pixels.refuse_damaged,
+    )
     if pixels.cache is None:
         return decode(wanted)
-    return cached_frames(pixels.cache, video, stored, wanted, fit(video.height, video.width), decode)
+    placement = fit(video.height, video.width)
+    return cached_frames(pixels.cache, video, stored, wanted, placement, decode, undamaged=pixels.refuse_damaged)
 
 
 def _cut(pixels: Pixels, frames: np.ndarray, rows: np.ndarray, clips: Sequence[Clip], spatial: int, path: str) -> Clips:

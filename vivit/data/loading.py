@@ -67,10 +67,12 @@ def training_batches(
 ) -> "Loader":
     """Batches for ever: random clips of the examples in random order, all of them once an epoch over all hosts.
 
-    broken: "fail" stops at the first video that cannot be used; "skip" takes other examples in its place, drawn by the
-    seed. Raises ValueError that names the argument; the loader raises BrokenVideoError.
+    broken: "fail" stops at the first video that cannot be used, or in which a clip meets damaged frames; "skip" takes
+    other examples in the place of what cannot be used, drawn by the seed, and shows what is damaged as well as it can
+    be, with a warning. Raises ValueError that names the argument; the loader raises BrokenVideoError.
     """
     _check(dataset, threads, broken)
+    pixels = replace(pixels, refuse_damaged=broken == "fail")
     positions = grain.MapDataset.range(len(dataset.examples)).seed(seed).shuffle().repeat()
     record = partial(_training_record, dataset, pixels, seed, broken)
     records = positions.map_with_index(record)[share.host :: share.hosts]

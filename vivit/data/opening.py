@@ -32,6 +32,11 @@ _CONFINED = {"format_whitelist": f"{_VIDEO_KINDS},{_SOUND_KINDS}", "protocol_whi
 _LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
+# h264: where a stream does not say how far its pictures are reordered, the most that its level allows is awaited;
+# otherwise pictures are lost where they are reordered further than before
+_DECODING = {"h264": {"strict": "strict"}}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Limits:
     """What a file may ask of this machine before it is refused.
@@ -63,7 +68,7 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 1) 
     beyond the limits, or if it is a playlist; FFmpeg's errors inside the block become such errors too.
     """
     limits = limits or Limits()
-    # decoders count the margins that they add; what is beyond the limit itself is refused by _check_size
+    # decoders count the margins that they add; what is beyond the limit itself is refused by check_size
     options = {"max_pixels": str(2 * limits.pixels + 65_536)}
     try:
         with _container(path, options) as container:
@@ -74,8 +79,8 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 1) 
                 raise ValueError(f"{path} cannot be read as a video: no decoder is known for it")
             if not stream.height or not stream.width:  # FFmpeg forgets sizes beyond max_pixels
                 raise ValueError(f"{path} has pictures of no size or of far more than {limits.pixels} pixels")
-            _check_size(str(path), stream.height, stream.width, limits)
-            stream.codec_context.options = options
+            check_size(str(path), stream.height, stream.width, limits)
+            stream.codec_context.options = {**options, **_DECODING.get(stream.codec_context.name, {})}
             stream.thread_type = "AUTO"
             stream.codec_context.thread_count = threads
             yield Opened(str(path), container, stream, limits)
@@ -116,7 +121,7 @@ def frames(file: Opened) -> Iterator[av.VideoFrame]:
     try:
         for packet in packets(file):
             for frame in file.stream.decode(packet):
-                _check_size(file.path, frame.height, frame.width, file.limits)
+                check_size(file.path, frame.height, frame.width, file.limits)
                 decoded += 1
                 yield frame
         for frame in file.stream.decode(None):
@@ -132,6 +137,7 @@ def unreadable(path: str | Path, error: BaseException, decoded: int = 0) -> Valu
     return ValueError(f"{path} cannot be read as a video{f' after {decoded} frames' if decoded else ''}: {reason}")
 
 
-def _check_size(path: str, height: int, width: int, limits: Limits) -> None:
+def check_size(path: str, height: int, width: int, limits: Limits) -> None:
+    """Raises ValueError if a picture of this size is beyond the limits."""
     if height * width > limits.pixels:
         raise ValueError(f"{path} has pictures of {width}x{height}: they must have at most {limits.pixels} pixels")

@@ -5,32 +5,38 @@ file is decoded once from start to end.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 
-from vivit.data.opening import Limits, Opened, frames, opened, packets
+from vivit.data.opening import FAILURES, Limits, Opened, frames, opened, packets
 from vivit.data.pictures import upright_size
 
 # codecs whose every packet shows one frame; vp8 and mpeg4 have packets that show none
 ONE_FRAME_A_PACKET = {"av1", "dnxhd", "ffv1", "h264", "hevc", "libdav1d", "mjpeg", "prores", "vp9"}
 # containers whose stamps are those of decoding
 UNSTAMPED = {"avi"}
+REORDERED = 16  # frames: further no codec moves a picture from its place in decoding to that on the screen
 USUAL_RATE = 25.0  # for a file without stamps that declares no rate
 
 
 class Table(NamedTuple):
-    """The presentation stamps of a file, as far as it was demuxed.
+    """The presentation stamps of a file, as far as it was demuxed: frame i is what is on the screen at the i-th.
 
     ticks: int64[n], strictly increasing, in the stream's time base. keys: int64[k], frames at which decoding can start.
+    start: the first frame that decoding from the start of the file can yield. distinct: no two packets have one stamp.
     """
 
     ticks: np.ndarray
     keys: np.ndarray
+    start: int
+    distinct: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +64,7 @@ def probe(path: str | Path, *, limits: Limits | None = None, threads: int = 1) -
     with opened(path, limits=limits, threads=threads) as file:
         shown: list[av.VideoFrame] = []
         table = stamp_table(file, shown=shown)
-        if table is not None and shown and shown[0].pts == table.ticks[0]:
+        if table is not None and shown and number_of(table.ticks, shown[0].pts) is not None:
             return _video(file, shown[0], table.ticks, table)
     with opened(path, limits=limits, threads=threads) as file:
         coming = frames(file)
@@ -80,31 +86,63 @@ def stamp_table(file: Opened, last: int | None = None, shown: list[av.VideoFrame
     if file.stream.codec_context.name not in ONE_FRAME_A_PACKET:
         return None
     ticks, keys = array("q"), array("q")  # eight bytes a frame, also while they are collected
-    previous_key = dropped = 0
-    for count, packet in enumerate(packets(file)):
-        tick, is_key = packet.pts, packet.is_keyframe
-        if tick is None or packet.is_corrupt or (count == 0 and not is_key):
-            return None
-        if is_key:
+    key = first_key = None
+    for packet in packets(file):
+        tick = packet.pts
+        if tick is None or (packet.is_keyframe and key is not None and tick < key):
+            return None  # no stamps, or they begin anew: parts of several files
+        if packet.is_keyframe:
             # whatever is shown before a keyframe is stored before the next one
-            if last is not None and previous_key > last:
+            if last is not None and key is not None and len(ticks) > last and _count_before(ticks, key) > last:
                 break
-            previous_key = count - dropped
+            key = tick
+            first_key = tick if first_key is None else first_key
         if shown is not None and not shown:
-            shown += file.stream.decode(packet)[:1]
+            with suppress(*FAILURES):
+                shown += file.stream.decode(packet)[:1]
         if packet.is_discard:
-            dropped += 1
             continue
-        if is_key:
+        if packet.is_keyframe:
             keys.append(tick)
         ticks.append(tick)
     if shown is not None and not shown:
-        shown += file.stream.decode(None)[:1]
-    ordered = np.sort(np.array(ticks, np.int64))
-    # a first keyframe that is not shown first has pictures before it that cannot be decoded
-    if not ticks or (not dropped and ticks[0] != ordered[0]) or (np.diff(ordered) == 0).any():
+        with suppress(*FAILURES):
+            shown += file.stream.decode(None)[:1]
+    if not ticks:
         return None
-    return Table(ordered, np.searchsorted(ordered, np.sort(np.array(keys, np.int64))))
+    ordered = np.unique(np.array(ticks, np.int64))
+    start = len(ordered) if first_key is None else int(np.searchsorted(ordered, first_key))
+    places = np.searchsorted(ordered, np.unique(np.array(keys, np.int64)))
+    return Table(ordered, places, start, len(ordered) == len(ticks))
+
+
+def from_keyframe(
+    file: Opened, table: Table, key: int, read: Callable[[Opened], Iterator[av.Packet]] = packets
+) -> Iterator[av.Packet]:
+    """The packets from this keyframe on, sought; none if it is not to be found. Raises what FFmpeg raises."""
+    tick = int(table.ticks[key])
+    # transport streams are sought by the stamps of decoding, which are up to so many frames earlier
+    for place in (key, max(0, key - REORDERED)):
+        file.container.seek(int(table.ticks[place]), stream=file.stream)
+        coming = read(file)
+        for packet in coming:
+            if packet.is_keyframe and packet.pts == tick:
+                return chain([packet], coming)
+            if packet.is_keyframe and packet.pts is not None and packet.pts > tick:
+                break
+    return iter(())
+
+
+def number_of(ticks: np.ndarray, tick: int | None) -> int | None:
+    """Which of the increasing ticks this is; None: none of them."""
+    place = len(ticks) if tick is None else int(np.searchsorted(ticks, tick))
+    return place if place < len(ticks) and ticks[place] == tick else None
+
+
+def _count_before(ticks: array, key: int) -> int:
+    """How many different ticks come before this one."""
+    before = np.unique(np.array(ticks, np.int64))
+    return int(np.searchsorted(before, key))
 
 
 def _video(file: Opened, first: av.VideoFrame, ticks: Sequence[int | None] | np.ndarray, table: Table | None) -> Video:

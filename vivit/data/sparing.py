@@ -24,21 +24,22 @@ def can_be_spared(packet: av.Packet, prefix: int | None) -> bool:
     """Whether no other picture needs this packet. prefix: as prefix_of."""
     if prefix is None or packet.is_keyframe:
         return False
-    headers = list(_headers(bytes(packet), prefix))
+    headers = [unit[0] for unit in units(bytes(packet), prefix)]
     kinds = {header & 31 for header in headers}
     references = any(header >> 5 & 3 for header in headers if header & 31 in SLICES)
     return bool(kinds & SLICES) and kinds <= SLICES | HARMLESS and not references
 
 
-def _headers(data: bytes, prefix: int) -> Iterator[int]:
-    """The first byte of every unit."""
+def units(data: bytes, prefix: int) -> Iterator[memoryview]:
+    """The units of a packet, each from its header to its end or beyond. prefix: as prefix_of."""
+    view = memoryview(data)
     if prefix:
         place = 0
         while place + prefix < len(data):
-            yield data[place + prefix]
+            yield view[place + prefix :]
             place += prefix + int.from_bytes(data[place : place + prefix], "big")
     else:
         place = data.find(b"\0\0\1")
         while 0 <= place < len(data) - 3:
-            yield data[place + 3]
+            yield view[place + 3 :]
             place = data.find(b"\0\0\1", place + 3)

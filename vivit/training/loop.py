@@ -46,7 +46,7 @@ class Run:
     folder: receives checkpoints/, metrics.jsonl, TensorBoard's files and, at the end, model/. save_every, log_every:
     steps. keep: checkpoints. validate_every: steps; None: after each epoch and at the end. mesh: devices along data,
     sequence and model, (1, 1, 1): the first alone; None: all along data. threads: that decode. broken: "fail" or
-    "skip" videos that cannot be used.
+    "skip" videos that cannot be used; what is damaged fails or is used as it is (loading.training_batches).
     cache: a folder for decoded frames. Raises ValueError, naming the field and the requirement.
     """
 
