@@ -16,13 +16,15 @@ from vivit.data.color import ColorChange
 from vivit.data.directions import check_flips, directions
 from vivit.data.randaugment import AMOUNTS, Operation
 
+pytestmark = pytest.mark.fast
+
 EVERYTHING = Augmentation(
     scale=(0.7, 1.6), random_crop=True, flip=0.5, color=0.5, grey=0.3, operations=3, magnitude=17, erase=0.5
 )
 TABLES = ("identity", "auto_contrast", "equalize", "solarize", "posterize")  # of integers: nothing is rounded
 sizes = st.sampled_from((1, 2, 5, 11, 16))
 signs = st.sampled_from((-1, 1))
-strengths = st.floats(0, 1)
+strengths = st.floats(0, 0.99)  # by 30° a source comes to lie on the border itself, where rounding decides
 
 
 def random_clip(seed, frames=2, height=7, width=5):
@@ -70,8 +72,8 @@ def test_an_operation_of_randaugment_is_its_definition(name, seed, height, width
     clip, amount = random_clip(seed, 2, height, width), AMOUNTS[name](strength, sign)
     actual, expected = randaugment.distort(clip, Operation(name, amount)), plain.OPERATIONS[name](clip, amount)
     assert actual.dtype == np.uint8
-    # Pillow moves pictures without rounding: it leaves the fraction away
-    assert farthest(actual, expected) <= (0 if name in TABLES else 1)
+    # Pillow moves pictures without rounding: it leaves the fraction away, of what the definition has in float64
+    assert farthest(actual, expected) <= (0 if name in TABLES else 1 + 1e-9)
 
 
 @given(seeds)
