@@ -9,10 +9,14 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import cache
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 from checkpoints import same
+from quickly import QUICKLY
 
 import vivit
 from vivit.data.carousel import write_carousel
@@ -24,6 +28,7 @@ from vivit.training.initial import initial
 from vivit.training.inputs import training_pixels
 from vivit.training.loop import DivergedError, Run, train
 from vivit.training.saving import ChangedRunError
+from vivit.training.step import make_step
 from vivit.training.validation import evaluated, figures
 
 MODEL = replace(CONFIG, model="factorised_dot_product", pooling="mean", channels=16, heads=2, hidden=16, layers=1)
@@ -45,10 +50,17 @@ def dataset(videos):
     return read_table({"train": videos / "train.csv"}, heads=HEADS, names=NAMES)["train"]
 
 
+@cache
+def quick_step(*choices, **options):
+    step = make_step(*choices, **options)
+    return jax.jit(step.__wrapped__, donate_argnums=0, compiler_options=QUICKLY)
+
+
 def run(folder, dataset, recipe=SHORT, **fields):
     model = initial(dataset, MODEL, None)
     fields = dict(save_every=3, log_every=1, mesh=(1, 1, 1)) | fields
-    return train(model, dataset, recipe, Run(folder=folder, **fields))
+    with mock.patch("vivit.training.loop.make_step", quick_step):
+        return train(model, dataset, recipe, Run(folder=folder, **fields))
 
 
 def events(folder):
