@@ -1,40 +1,46 @@
-# make demo: the main job on a real video, a video classified, demo.html.   make test: all tests.   make lint: ruff and pyright.
-# Each sets up .venv.
+# make demo: the main job on a real video, a video classified, demo.html.   make lint: ruff and pyright.
+# make test: all tests, in under twenty minutes on two cores.   make test-fast: those marked `fast`, in under three: the
+# reference, published fixtures, equivalence, one test of every command.
+# Each sets up .venv, or what VENV names, with PYTHON.
 # make train: the four models from scratch on a small task, some fifteen minutes on two cores.
 # make peers: PyTorch, transformers and timm as well; the tests that compare with them run where they are.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV := .venv
+BIN := $(VENV)/bin
 DEMO_VIDEO := vivit/demo/clockwise-3_digit-6.mkv
 
-.PHONY: demo test train lint peers clean
+.PHONY: demo test test-fast train lint peers clean
 
-demo: .venv/.demo
+demo: $(VENV)/.demo
 	$(BIN)/vivit audit
 	$(BIN)/vivit classify $(DEMO_VIDEO)
 	$(BIN)/vivit explain $(DEMO_VIDEO) -o demo.html
 
-test: .venv/.test
+test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-train: .venv/.train .venv/.plot
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m fast
+
+train: $(VENV)/.train $(VENV)/.plot
 	$(BIN)/vivit train --recipe carousel --folder carousel
 
-lint: .venv/.test .venv/.lint
+lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-.venv/bin/python:
+$(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
-# one stamp an extra: .venv/.demo installs [demo]; a changed pyproject.toml installs again
-.venv/.%: pyproject.toml | .venv/bin/python
+# one stamp an extra: $(VENV)/.demo installs [demo]; a changed pyproject.toml installs again
+$(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	touch $@
 
 # timm by its dependencies would bring a torchvision that replaces the CPU's torch; a ViT needs none of them
-peers: .venv/.test .venv/.peers
+peers: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pip install --quiet --no-deps 'timm==1.0.31'
 
 clean:

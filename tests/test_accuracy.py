@@ -8,6 +8,8 @@ from strategies import DTYPES, seeds, small
 
 from vivit.accuracy import CAP, compare, depth_of
 
+pytestmark = pytest.mark.fast
+
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 
 

@@ -16,6 +16,7 @@ from vivit.reference import attention as reference
 from vivit.reference import gradients
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("core", CORES)
 @given(problem=problems(attention_shapes))
@@ -127,6 +128,7 @@ def test_a_long_joint_attention_never_holds_all_its_weights():
     assert peak(plain.joint, qkv, heads) > all_weights
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("core", "shape", "heads", "mask", "message"), CORE_FAULTS)
 def test_what_does_not_fit_is_refused(core, shape, heads, mask, message):
     mask = None if mask is None else jnp.ones(mask, bool)

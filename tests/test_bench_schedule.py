@@ -161,9 +161,7 @@ def test_the_names_of_the_schedule_are_those_of_the_workloads():
 
 
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
-@pytest.mark.parametrize(
-    "chip", [pytest.param(name, marks=[] if name == "v3" else [pytest.mark.slow]) for name in CHIPS]
-)
+@pytest.mark.parametrize("chip", CHIPS)
 def test_a_kernel_of_known_length_is_read_rightly_from_the_dump(chip, tmp_path):
     program = (sys.executable, "-m", "bench", "schedule", "--worker", chip, str(tmp_path))
     done = subprocess.run(

@@ -12,6 +12,8 @@ from vivit.data.carousel import NOUNS, STEPS, VERBS, load_scans, plan, render, w
 from vivit.data.directions import directions
 from vivit.video import read_clip
 
+pytestmark = pytest.mark.fast
+
 COUNTS = dict(train=12, validation=8, test=4)
 
 

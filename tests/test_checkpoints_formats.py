@@ -30,6 +30,7 @@ def hf_fixture(tmp_path):
     return folder
 
 
+@pytest.mark.fast
 def test_the_pytorch_ports_folder_gives_its_logits(hf_fixture):
     loaded = vivit.load(hf_fixture)
     pixels = np.load(FIXTURES / "hf_vivit_tiny.input.npz")["pixel_values"].transpose(0, 1, 3, 4, 2)
@@ -37,6 +38,7 @@ def test_the_pytorch_ports_folder_gives_its_logits(hf_fixture):
     assert_same(loaded.logits(pixels), np.load(FIXTURES / "hf_vivit_tiny.logits.npz")["logits_f64"], 1e-5)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_published_weights_as_npz_and_msgpack_give_the_published_logits(name, tmp_path):
     fixture = published(name)
@@ -50,6 +52,7 @@ def test_published_weights_as_npz_and_msgpack_give_the_published_logits(name, tm
         assert_same(loaded.logits(fixture.arrays["input"]), fixture.arrays["logits_f64"], 1e-5)
 
 
+@pytest.mark.fast
 @given(config=configs(), seed=seeds)
 @FOLDER
 def test_our_own_format_and_the_joined_tree_give_back_every_number(config, seed, tmp_path_factory):
@@ -69,6 +72,7 @@ def test_our_own_format_and_the_joined_tree_give_back_every_number(config, seed,
     assert found.config.canonical == replace(config.canonical, gelu="tanh", epsilon=1e-6)  # as published
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("wrap", ["params", "optimizer/target", "target", "optimizer/target/params"])
 @pytest.mark.parametrize("chunks", [False, True])
 def test_published_msgpack_with_optimizer_state_and_chunks(wrap, chunks, tmp_path):
@@ -88,6 +92,7 @@ def test_published_msgpack_with_optimizer_state_and_chunks(wrap, chunks, tmp_pat
     assert f"under {wrap}/" in loaded.report.notes[0]
 
 
+@pytest.mark.fast
 def test_what_a_tree_leaves_open_is_asked_for_in_one_error(tmp_path):
     np.savez(tmp_path / "three", **tree(named("vivit-tiny/8x2-fsa")))
     with pytest.raises(ValueError, match=r"order= .*pooling= .*frames= height= width= .*8 frames of 32x32; 32 frames"):
@@ -101,6 +106,7 @@ def test_what_a_tree_leaves_open_is_asked_for_in_one_error(tmp_path):
     assert vivit.load(tmp_path / "average.npz", frames=8).config.frames == 8
 
 
+@pytest.mark.fast
 def test_frames_settle_what_is_open_and_adapt_what_is_not(tmp_path):
     np.savez(tmp_path / "one", **tree(TINY))
     assert vivit.load(tmp_path / "one.npz", frames=32).config.height == 16
@@ -112,6 +118,7 @@ def test_frames_settle_what_is_open_and_adapt_what_is_not(tmp_path):
     assert vivit.load(tmp_path / "two.npz", frames=6).config.frames == 6
 
 
+@pytest.mark.fast
 def test_a_wide_picture_needs_its_height_and_width(tmp_path):
     config = replace(TINY, model="factorised_encoder", height=24, width=40)
     np.savez(tmp_path / "wide", **tree(config))
@@ -120,6 +127,7 @@ def test_a_wide_picture_needs_its_height_and_width(tmp_path):
     assert vivit.load(tmp_path / "wide.npz", height=24, width=40).config.width == 40
 
 
+@pytest.mark.fast
 def test_what_was_said_must_not_contradict_the_file(tmp_path, hf_fixture):
     with pytest.raises(ValueError, match=r"pooling is 'mean': .* has 'token'"):
         vivit.load(hf_fixture, pooling="mean")
@@ -144,6 +152,7 @@ def test_another_clip_size_computes_what_resized_positions_compute(model_name, t
         vivit.load(tmp_path / "ours", frames=7)
 
 
+@pytest.mark.fast
 def test_a_sharded_folder_and_both_generations_of_names_load_alike(tmp_path):
     from safetensors.numpy import load_file, save_file
 
@@ -166,6 +175,7 @@ def test_a_sharded_folder_and_both_generations_of_names_load_alike(tmp_path):
     assert same(vivit.load(folder).params, expected)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("stated", "lowest", "highest"),
     [
@@ -192,6 +202,7 @@ def test_the_stated_preprocessing_is_used_and_travels(stated, lowest, highest, t
     assert_same(loaded.logits(pixels), np.asarray(expected), 1e-5)
 
 
+@pytest.mark.fast
 def test_a_named_preprocessing_replaces_the_stated_one(hf_fixture):
     fields = ("rescale", "offset", "mean", "std")
     for name, wanted in (("published", PUBLISHED), ("hugging_face", HUGGING_FACE)):
@@ -202,6 +213,7 @@ def test_a_named_preprocessing_replaces_the_stated_one(hf_fixture):
         vivit.load(hf_fixture, preprocessing="imagenet")
 
 
+@pytest.mark.fast
 def test_a_bare_model_has_no_head_and_its_pooler_is_the_representation(tmp_path):
     for representation in (None, 48):
         config = replace(TINY, classes=(), representation=representation)
@@ -212,6 +224,7 @@ def test_a_bare_model_has_no_head_and_its_pooler_is_the_representation(tmp_path)
         assert same(loaded.params, random_params(config))
 
 
+@pytest.mark.fast
 def test_missing_projection_biases_read_as_zeros(tmp_path):
     from safetensors.numpy import load_file, save_file
 
@@ -224,6 +237,7 @@ def test_missing_projection_biases_read_as_zeros(tmp_path):
     assert "zeros: the source has none" in {one.change for one in loaded.report.origins}
 
 
+@pytest.mark.fast
 def test_the_report_lists_every_leaf(hf_fixture):
     loaded = vivit.load(hf_fixture)
     assert [one.leaf for one in loaded.report.origins] == [path for path, _ in leaves(loaded.params)]
@@ -232,6 +246,7 @@ def test_the_report_lists_every_leaf(hf_fixture):
     assert "transposed, side by side, 3 layers stacked" in text
 
 
+@pytest.mark.fast
 def test_numbers_of_half_precision_become_float32_and_are_reported(tmp_path):
     arrays = {name: array.astype(np.float16) for name, array in tree(SMALL).items()}
     np.savez(tmp_path / "half", **arrays)

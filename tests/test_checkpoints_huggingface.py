@@ -13,6 +13,8 @@ from vivit import cli
 from vivit.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
 from vivit.reference.config import named
 
+pytestmark = pytest.mark.fast
+
 TINY = named("vivit-tiny/8x2")
 PREPROCESSINGS = {
     "published": PUBLISHED,

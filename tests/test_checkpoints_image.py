@@ -75,6 +75,7 @@ def image_path(tmp_path):
     return tmp_path / "image.npz"
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("form", FORMS)
 def test_every_published_form_computes_what_the_image_model_computes(form, tmp_path):
     np.savez(tmp_path / "image", **image_arrays(form=form))

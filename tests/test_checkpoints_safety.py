@@ -65,6 +65,7 @@ def test_a_file_cut_anywhere_is_an_error(name, sources, tmp_path):
             vivit.load(path, **hints)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", ["ours", "port", "tree.npz", "flax"])
 @given(places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
@@ -293,6 +294,7 @@ def test_saving_replaces_a_checkpoint_and_nothing_else(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("links", [True, False])
 def test_an_interruption_at_any_step_leaves_the_old_or_the_new_checkpoint(links, tmp_path, monkeypatch):
     """Every change of the file system is made to fail in turn; without hard links as well."""

@@ -12,6 +12,8 @@ import vivit
 from vivit.reference import models
 from vivit.reference.config import named
 
+pytestmark = pytest.mark.fast
+
 SAMPLED = dict(tubelet=(1, 3, 7), sampled_frames=4)  # of 6 frames of 15x14: 5·2 patches of each
 TINY = replace(named("vivit-tiny/8x2"), tubelet=(1, 8, 8))  # 32x32: 4·4 patches a frame
 

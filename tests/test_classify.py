@@ -60,6 +60,7 @@ def test_logits_are_averaged_over_clips_spread_in_time_and_three_crops_from_end_
     assert_same([score.probability for score in found.heads[0]], sorted(odds / odds.sum(), reverse=True), 1e-12)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("resize", [None, 32, 41])
 def test_classifying_a_video_gives_the_logits_that_evaluating_it_gives(resize, model, tmp_path):
     pytest.importorskip("grain", reason="the [train] extra is not installed")
@@ -212,6 +213,7 @@ def checkpoint(model, tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.fast
 def test_the_command_prints_every_head_of_every_video(model, checkpoint, tmp_path, capsys):
     for number in range(3):
         written(tmp_path / f"{number}.mkv", 20 + number, number)
@@ -226,6 +228,7 @@ def test_the_command_prints_every_head_of_every_video(model, checkpoint, tmp_pat
             assert f"{100 * score.probability:6.2f} %  {score.label}" in blocks[1]
 
 
+@pytest.mark.fast
 def test_json_holds_every_video_every_view_and_every_failure(model, checkpoint, tmp_path, capsys):
     written(tmp_path / "one.mkv", 36)
     (tmp_path / "bad.mp4").write_text("no video")
@@ -244,6 +247,7 @@ def test_json_holds_every_video_every_view_and_every_failure(model, checkpoint, 
     assert one["heads"] == [[score._asdict() for score in head] for head in expected]
 
 
+@pytest.mark.fast
 def test_a_stream_is_classified_from_standard_input_and_from_a_named_pipe(checkpoint, tmp_path):
     written(tmp_path / "one.mkv", 36)
     os.mkfifo(tmp_path / "pipe")

@@ -26,6 +26,7 @@ def clip_path(tmp_path_factory):
     return path
 
 
+@pytest.mark.fast
 def test_an_audit_of_the_demo_video_passes_and_writes_its_table(demo_path, tmp_path, capsys):
     report = tmp_path / "audit.json"
     assert cli.main(["audit", "--model", "factorised_dot_product", "--json", str(report)]) == 0
@@ -89,6 +90,7 @@ def test_random_weights_fill_every_leaf_and_bfloat16_holds_them_exactly():
         assert np.array_equal(np.asarray(jnp.asarray(leaf, jnp.bfloat16), np.float32), leaf)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -122,6 +124,7 @@ def test_an_audit_of_too_short_a_clip_says_so(tmp_path, capsys):
     assert "short.mkv has 9 frames: 8 frames at stride 2 from frame 0 on need 15" in capsys.readouterr().err
 
 
+@pytest.mark.fast
 def test_info_prints_the_papers_five_rows(capsys):
     assert cli.main(["info", "vivit-b/16x2"]) == 0
     out = capsys.readouterr().out

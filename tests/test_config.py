@@ -11,6 +11,8 @@ from vivit.reference.config import NAMES, Config, named
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import check, layer, leaves, parameters, shapes
 
+pytestmark = pytest.mark.fast
+
 PAPER = {  # Arnab et al. 2021, table 2, parameters exact, multiply-adds in 10⁹
     "vivit-b/16x2": (88_954_000, 455.2),
     "vivit-b/16x2-fe": (115_062_928, 284.4),

@@ -12,6 +12,8 @@ from vivit.data.decoding import read_frames
 from vivit.data.probing import probe
 from vivit.data.views import as_stored
 
+pytestmark = pytest.mark.fast
+
 STORED = np.arange(10)
 
 

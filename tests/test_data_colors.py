@@ -13,6 +13,8 @@ from videos import Coding, encode
 from vivit.data.decoding import read_frames
 from vivit.data.views import cover
 
+pytestmark = pytest.mark.fast
+
 HEIGHT, WIDTH = 90, 124
 LOSSLESS = {"x264-params": "qp=0"}
 DEEP = {"4:2:0": "yuv420p10le", "4:2:2": "yuv422p10le"}

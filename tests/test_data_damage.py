@@ -22,6 +22,8 @@ from vivit.data.sources import Dataset, Example
 from vivit.data.streaming import stream_frames
 from vivit.data.views import as_stored
 
+pytestmark = pytest.mark.fast
+
 os.environ.setdefault("SVT_LOG", "1")
 FRAMES, KEYS = 90, 25
 

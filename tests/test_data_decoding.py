@@ -135,6 +135,7 @@ def awkward(tmp_path_factory):
     return get
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", AWKWARD)
 def test_every_frame_of_an_awkward_file_is_the_right_one(awkward, name, monkeypatch):
     path, expected, _ = awkward(name)
@@ -173,6 +174,7 @@ def real(demo_path):
     return {name: (files[name], probe(files[name]), sequential(files[name])[0]) for name in REAL[:1] + REAL[2:]}
 
 
+@pytest.mark.fast
 @given(st.sampled_from(REAL[:1] + REAL[2:]), st.lists(st.integers(0, 10**6), min_size=1, max_size=6), st.booleans())
 def test_any_frames_of_real_videos_in_any_order_are_the_right_ones(real, name, numbers, probed):
     path, video, expected = real[name]
@@ -180,6 +182,7 @@ def test_any_frames_of_real_videos_in_any_order_are_the_right_ones(real, name, n
     assert np.array_equal(read_frames(video if probed else path, indices), expected[indices])
 
 
+@pytest.mark.fast
 def test_a_real_video_with_one_keyframe_is_read_to_its_end(demo_path):
     path = demo_path.with_name("bigbuckbunny.mp4")
     with av.open(str(path)) as container:

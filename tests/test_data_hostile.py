@@ -12,6 +12,8 @@ from vivit import Limits, read_clip
 from vivit.data.decoding import read_frames
 from vivit.data.probing import probe
 
+pytestmark = pytest.mark.fast
+
 READERS = (probe, partial(read_frames, indices=[0]), partial(read_clip, frames=1))
 HLS = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:10\n#EXTINF:1.6,\n{}\n#EXT-X-ENDLIST\n"
 DASH = (

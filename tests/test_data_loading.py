@@ -15,6 +15,8 @@ from vivit.data.loading import Share, evaluation_batches, training_batches
 from vivit.data.sampling import Sampling
 from vivit.data.sources import Dataset, Example
 
+pytestmark = pytest.mark.fast
+
 PIXELS = Pixels(sampling=Sampling(frames=3, stride=2), height=24, width=32)
 FIELDS = ("video", "frames_valid", "labels", "index", "view")
 

@@ -7,6 +7,8 @@ from videos import Coding, encode, scene
 from vivit.data.numbering import Numbering
 from vivit.data.sparing import can_be_spared, prefix_of
 
+pytestmark = pytest.mark.fast
+
 CODINGS = {
     "pyramid": {"x264-params": "scenecut=0:b-adapt=0:b-pyramid=normal", "bf": "3", "g": "20"},
     "open groups": {"x264-params": "scenecut=0:open-gop=1", "bf": "2", "g": "20"},

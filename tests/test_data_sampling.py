@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from vivit.data.sampling import Sampling, even_clips, random_clip, segment
 from vivit.data.views import corners, cover, shorter_side
 
+pytestmark = pytest.mark.fast
+
 samplings = st.builds(
     Sampling, frames=st.integers(1, 9), stride=st.integers(1, 4), short=st.sampled_from(("loop", "pad"))
 )

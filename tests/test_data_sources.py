@@ -7,6 +7,8 @@ import pytest
 from vivit.data.sources import Dataset, Example, label_vector, read_folder, split_of
 from vivit.data.tables import read_table
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def write(tmp_path):

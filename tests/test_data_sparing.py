@@ -6,6 +6,8 @@ from videos import Coding, encode, scene
 
 from vivit.data.sparing import can_be_spared, prefix_of
 
+pytestmark = pytest.mark.fast
+
 
 def packets(path):
     with av.open(str(path)) as container:

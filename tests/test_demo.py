@@ -14,6 +14,7 @@ from vivit.training.validation import evaluated, figures
 HOME = Path(str(resources.files("vivit"))) / "demo"
 
 
+@pytest.mark.fast
 def test_the_demo_model_knows_scans_that_it_has_never_seen(tmp_path):
     pytest.importorskip("sklearn", reason="the [train] extra is not installed")
     write_carousel(tmp_path / "videos", train=4, validation=4, test=200)

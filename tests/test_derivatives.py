@@ -126,6 +126,7 @@ def assert_right(config, seed, frames_valid, *, values, slopes, clear, scale=Non
     assert abs(slope - (ends[0] - ends[1]) / (2 * STEP)) <= slopes * norm
 
 
+@pytest.mark.fast
 @settings(max_examples=8)
 @given(config=configs(), seed=seeds, padded=st.booleans())
 def test_logits_and_slopes_of_every_variant_are_the_oracles(config, seed, padded):
@@ -256,6 +257,7 @@ def test_without_kernels_forward_mode_and_second_derivatives_are_those_of_the_or
         assert abs(along(product, direction)[0] - curvature) <= SLOPES * abs(curvature)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("jitted", [False, True])
 def test_with_kernels_an_error_names_the_argument_that_takes_them_out(jitted):
     config = small("factorised_self_attention", layers=1)

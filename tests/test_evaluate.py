@@ -200,6 +200,7 @@ def tables(dataset, tmp_path_factory):
     return folder
 
 
+@pytest.mark.fast
 def test_the_command_prints_and_writes_what_evaluate_finds(model, dataset, tables, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     arguments = ["evaluate", str(tables), "--checkpoint", str(tables / "model"), "--views", "2x3", "--per-class"]

@@ -105,6 +105,7 @@ def checkpoint(model, tmp_path_factory):
     return str(path)
 
 
+@pytest.mark.fast
 def test_the_command_writes_a_page_and_a_picture(checkpoint, video, tmp_path, capsys):
     arguments = ["explain", str(video), "--checkpoint", checkpoint, "--views", "1x1"]
     page = tmp_path / "report.html"

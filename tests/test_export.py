@@ -255,6 +255,7 @@ def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, messag
     assert os.listdir(tmp_path) == ["taken.json"]
 
 
+@pytest.mark.fast
 def test_the_command_says_which_attention_and_which_batches_a_program_has(tmp_path, capsys):
     vivit.save(tmp_path / "model", model(named("vivit-tiny/8x2")))
     command = ["export", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "program")]

@@ -140,6 +140,7 @@ def folder(tmp_path_factory):
     return path
 
 
+@pytest.mark.fast
 def test_the_command_writes_all_videos_into_one_file_with_names_and_seconds(folder, tmp_path, capsys):
     out = tmp_path / "out.npz"
     names = [str(folder / name) for name in ("1.mkv", "text.mkv", "0.mkv")]

@@ -12,6 +12,8 @@ from vivit import cli
 from vivit.inference.classification import classify
 from vivit.reference.params import leaves
 
+pytestmark = pytest.mark.fast
+
 CONFIG = replace(vivit.named("vivit-tiny/8x2"), classes=(2, 3))  # 8 frames of 32x32
 PLACES = {  # the leaf that is made huge, and the first stage that this makes overflow
     "embedding/kernel": "tokens",

@@ -30,6 +30,7 @@ def growth(features, representation):
     return 1.0 if representation is None else max(1.0, np.abs(dense(features, representation)).max())
 
 
+@pytest.mark.fast
 @settings(max_examples=12)
 @given(config=configs(), seed=seeds)
 def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(config, seed):
@@ -51,7 +52,7 @@ def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(co
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.fast)])
 def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
     config = small(model, layers=2, representation=23, pooling="mean")
     params, clips = random_params(config), video(config, 1)
@@ -241,6 +242,7 @@ def test_capture_costs_nothing_when_absent():
     assert not any(f"x{n}x{n}xf32>" in line for line in loops)  # no weights are carried out of the loop
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("fields", "options", "message"),
     [

@@ -57,6 +57,7 @@ def test_heads_of_other_sizes_are_as_accurate(heads_and_channels):
     assert_accurate(kernels, "spatial", "float32", *problem.arrays("spatial"), interpret=True)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("core", CORES)
 def test_bfloat16_is_as_accurate_where_the_matrix_unit_takes_float32(core):
     qkv, out, heads, _ = Problem((2, 3, 5, 2, 64)).arrays(core)
@@ -64,6 +65,7 @@ def test_bfloat16_is_as_accurate_where_the_matrix_unit_takes_float32(core):
     assert_accurate(kernels, core, "bfloat16", qkv, out, heads, options, operands="float32", interpret=True)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("core", CORES)
 def test_no_kernel_reads_memory_that_nobody_wrote_and_none_races(core):
     qkv, out, heads, options = Problem((1, 2, 11, 2, 64), masked=0.3).arrays(core)
@@ -162,6 +164,7 @@ def test_kernels_can_be_sharded_over_batch_and_heads(core):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(("core", "shape", "heads", "mask", "message"), CORE_FAULTS)
 def test_what_does_not_fit_is_refused_in_one_line(core, shape, heads, mask, message):
     with pytest.raises(ValueError, match=message):

@@ -145,6 +145,7 @@ def test_operands_rounded_to_bfloat16_are_as_accurate(name, shape, native_operan
     assert_accurate(Problem(name, "bfloat16", shape))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_of_rows_and_tiles_of_columns_change_nothing(name, monkeypatch):
     monkeypatch.setattr(chip, "vmem_bytes", lambda: 300 * 2**10)

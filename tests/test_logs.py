@@ -11,6 +11,8 @@ import pytest
 
 from vivit.training.logs import Logs, read_metrics
 
+pytestmark = pytest.mark.fast
+
 pytest.importorskip("tensorboardX")
 
 

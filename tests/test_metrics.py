@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from vivit.training import metrics
 
+pytestmark = pytest.mark.fast
+
 SEEDS = st.integers(0, 2**32 - 1)
 
 

@@ -23,6 +23,7 @@ TINY = named("vivit-tiny/8x2")
 NAMES = (("cat", "dog", "fish", "bird", "worm"),)
 
 
+@pytest.mark.fast
 def test_classify_gives_the_best_classes_of_each_head_with_their_probabilities(tmp_path):
     config = replace(TINY, classes=(3, 2))
     ready = model(config, labels=(NAMES[0][:3], NAMES[0][3:]))
@@ -128,6 +129,7 @@ def hub_cache(home, name):
     (repository / "refs" / "main").write_text("abc123")
 
 
+@pytest.mark.fast
 def test_a_name_on_the_hub_is_taken_from_its_cache_offline(tmp_path):
     hub_cache(tmp_path, "owner/name")
     code = """
@@ -164,6 +166,7 @@ def test_without_the_extra_a_name_says_what_to_install_and_local_paths_need_no_n
             vivit.load(path)
 
 
+@pytest.mark.fast
 def test_convert_goes_round_all_formats(tmp_path, capsys):
     hugging_face_folder(tmp_path / "port", TINY)
     path = {name: str(tmp_path / name) for name in ("port", "ours", "tree.npz", "again", "port2", "resized")}

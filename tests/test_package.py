@@ -17,6 +17,7 @@ def run(code, **options):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, **options).stdout
 
 
+@pytest.mark.fast
 def test_importing_the_reference_loads_no_jax_and_only_numpy():
     code = """
 import sys
@@ -30,11 +31,13 @@ print(sorted(name for name in loaded if not name.startswith("_")))
     assert run(code).strip() == "['numpy', 'vivit']"
 
 
+@pytest.mark.fast
 def test_info_loads_no_jax():
     code = "import sys; from vivit import cli; cli.main(['info']); assert 'jax' not in sys.modules"
     run(code)
 
 
+@pytest.mark.fast
 def test_the_public_names_are_there_and_others_are_not():
     assert set(vivit.__all__) <= set(dir(vivit))
     assert all(getattr(vivit, name) is not None for name in vivit.__all__)
@@ -42,6 +45,7 @@ def test_the_public_names_are_there_and_others_are_not():
         vivit.dance  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.fast
 def test_the_reference_imports_numpy_and_the_standard_library_only():
     for path in (ROOT / "reference").glob("*.py"):
         for line in path.read_text().splitlines():
@@ -65,6 +69,7 @@ def distributions(tmp_path_factory):
     return folder
 
 
+@pytest.mark.fast
 def test_a_wheel_holds_the_three_packages_under_one_name(distributions):
     (wheel,) = distributions.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -95,6 +100,7 @@ print(vivit.__file__)
         assert where.startswith(str(target))
 
 
+@pytest.mark.fast
 def test_the_sdist_holds_the_sources_once(distributions):
     (file,) = distributions.glob("*.tar.gz")
     with tarfile.open(file) as archive:

@@ -37,6 +37,7 @@ def logged(tmp_path_factory):
     return folder / "metrics.jsonl"
 
 
+@pytest.mark.fast
 def test_learning_curves_show_training_and_validation(logged, tmp_path):
     plots.learning_curves(logged, tmp_path / "curves.png", title="run $1_^")
     picture = pixels(tmp_path / "curves.png")

@@ -25,6 +25,7 @@ STAGES = {  # our names for the published ones
 }
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_the_oracle_gives_the_published_logits(name):
     fixture = published(name)
@@ -32,6 +33,7 @@ def test_the_oracle_gives_the_published_logits(name):
     assert_same(logits, fixture.arrays["logits_f64"], 1e-9)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_the_oracle_gives_every_published_stage(name):
     fixture = published(name)
@@ -57,6 +59,7 @@ def cross_entropy(logits, label):
     return (np.log(np.exp(logits).sum(-1)) - (logits * label).sum(-1)).mean()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_the_oracle_has_the_published_gradients(name):
     fixture = published(name)
@@ -95,6 +98,7 @@ def test_production_has_the_published_gradients(name):
         assert_same(gradients[path], expected, 1e-5)  # both are float32
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("name", NAMES)
 def test_production_gives_the_published_logits(name):
     fixture = published(name)
@@ -104,6 +108,7 @@ def test_production_gives_the_published_logits(name):
     assert_as_accurate(logits, yardstick, fixture.arrays["logits_f64"], "float32", depth=depth_of(fixture.config))
 
 
+@pytest.mark.fast
 def test_the_oracle_gives_the_pytorch_ports_logits_hidden_states_and_attention():
     config, params, arrays = hugging_face()
     capture = {}

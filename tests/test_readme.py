@@ -27,6 +27,7 @@ def test_the_code_of_a_readme_runs(code, demo_path, tmp_path, monkeypatch, capsy
     assert capsys.readouterr().out
 
 
+@pytest.mark.fast
 def test_the_readmes_have_code():
     assert len(BLOCKS) == 3
 
@@ -34,6 +35,7 @@ def test_the_readmes_have_code():
 PAGES = ("README.md", *(f"{folder}/README.md" for folder in ("reference", "kernels", "vivit/demo", "tests/fixtures")))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("page", PAGES)
 def test_the_tables_of_a_readme_are_whole(page):
     """Rows that follow each other are a table if the second is its rule; a blank line within makes text of the rest."""
@@ -45,6 +47,7 @@ def test_the_tables_of_a_readme_are_whole(page):
         assert set(columns) == {columns[0]}, rows[columns.index(next(n for n in columns if n != columns[0]))]
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("page", ["README.md", "reference/README.md", "kernels/README.md"])
 def test_files_named_in_a_readme_exist(page):
     text = (ROOT / page).read_text()

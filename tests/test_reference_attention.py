@@ -11,6 +11,8 @@ from strategies import CORE_FAULTS, CORES, attention_shapes, normal, seeds
 
 from vivit.reference import attention
 
+pytestmark = pytest.mark.fast
+
 
 def looped(qkv, heads, may_see, axis_of_head, mask=None, dropout=None):
     """Attention with a Python loop over b, t, s, heads and keys; may_see(axis, (t, s), (t', s')) picks the keys.

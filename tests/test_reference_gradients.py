@@ -10,6 +10,8 @@ from trees import replaced
 from vivit.reference import attention, encoder, gradients
 from vivit.reference.params import convert, layer, leaves
 
+pytestmark = pytest.mark.fast
+
 STEP = 1e-5
 
 

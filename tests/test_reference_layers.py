@@ -10,6 +10,8 @@ from strategies import normal
 from vivit.reference.layers import drop, gelu, layer_norm, mlp, pool, softmax
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
+pytestmark = pytest.mark.fast
+
 
 def test_layer_norm_of_1_2_3_6():
     # mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5

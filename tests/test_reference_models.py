@@ -15,6 +15,8 @@ from vivit.reference.params import Dense, convert
 from vivit.reference.positions import tile
 from vivit.reference.tubelet import central_frame, inflate
 
+pytestmark = pytest.mark.fast
+
 SAMPLED = {"tubelet": (1, 3, 7), "sampled_frames": 4}
 
 

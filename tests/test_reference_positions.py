@@ -23,6 +23,8 @@ from vivit.reference.positions import (
     tile,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def test_sinusoidal_1d_is_the_formula():
     values = sinusoidal_1d(11, 6)

@@ -9,6 +9,8 @@ from strategies import normal, random_params, seeds, video
 
 from vivit.reference import attention, models, relevance
 
+pytestmark = pytest.mark.fast
+
 
 def stochastic(seed, *shape):
     """Random weights whose rows sum to 1."""

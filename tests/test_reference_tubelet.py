@@ -21,6 +21,8 @@ from vivit.reference.tubelet import (
     take_frames,
 )
 
+pytestmark = pytest.mark.fast
+
 
 def test_frame_sampling_of_32_to_8_is_the_published_one():
     assert frame_indices(32, 8).tolist() == [4, 7, 11, 14, 18, 21, 25, 28]

@@ -36,6 +36,7 @@ def config(tmp_path_factory, videos):
     return folder / "run.json"
 
 
+@pytest.mark.fast
 def test_training_writes_a_model_its_figures_and_curves_and_evaluation_takes_it(config, videos, tmp_path, capsys):
     run, report = tmp_path / "run", tmp_path / "report.json"
     assert cli.main(["train", str(config), "--folder", str(run)]) == 0

@@ -41,6 +41,7 @@ def test_a_loss_is_float32_and_finite_for_extreme_logits():
         assert np.isfinite(found).all()
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [

@@ -5,6 +5,8 @@ import pytest
 from vivit.reference.params import parameters
 from vivit.training.recipe import RECIPES, Recipe, Steps, recipe, steps_of
 
+pytestmark = pytest.mark.fast
+
 PUBLISHED = [  # name, layers, classes, stride, resize/crop, base rate, epochs, augmentation of the published table
     ("k400-b", (12, 4), (400,), 2, (256, 224), 0.1, 30, (0, 0, 0, 0, 0, 0.8, 0.1)),
     ("k400-b-fe", (12, 4), (400,), 2, (256, 224), 0.05, 30, (0, 0, 0, 0, 0, 0.8, 0.1)),

@@ -8,6 +8,8 @@ import pytest
 
 from vivit.versions import source
 
+pytestmark = pytest.mark.fast
+
 
 def git(folder, *arguments):
     """What git says in a folder, as somebody whom it knows."""

@@ -9,6 +9,8 @@ from videos import write_audio, write_video
 
 from vivit.video import demo_video, read_clip
 
+pytestmark = pytest.mark.fast
+
 
 @pytest.fixture
 def clip_path(tmp_path):
