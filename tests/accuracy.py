@@ -8,13 +8,20 @@ from vivit.accuracy import compare
 
 
 def assert_as_accurate(
-    actual: Any, plain: Any, expected: np.ndarray, dtype: str, what: str = "result", *, depth: int, **condition: float
+    actual: Any,
+    plain: Any,
+    expected: np.ndarray,
+    dtype: str,
+    what: str = "result",
+    *,
+    depth: int,
+    **conditioning: float,
 ) -> None:
     """`actual` is at most twice as far from the float64 `expected` as `plain` is, which is not far, plus a small floor.
 
-    depth, condition: as vivit.accuracy.compare's.
+    depth, condition, terms: as vivit.accuracy.compare's.
     """
-    comparison = compare(actual, plain, expected, dtype, depth=depth, **condition)
+    comparison = compare(actual, plain, expected, dtype, depth=depth, **conditioning)
     assert comparison.passed, f"{what}: {comparison}"
 
 

@@ -92,9 +92,13 @@ def assert_accurate(module, core, dtype, qkv, out, heads, options, **keywords):
         getattr(reference, core)(exact[0], heads, **options),
         getattr(gradients, f"{core}_vjp")(*exact, heads, **options),
     )
-    query, key, _ = reference.split(exact[0], heads)
-    tokens, d = query.shape[0] * query[0, ..., 0, 0].size, query.shape[-1]
-    scores = np.einsum("qhd,khd->hqk", query.reshape(tokens, heads, d), key.reshape(tokens, heads, d)) / np.sqrt(d)
-    condition = max(1.0, np.abs(scores).max())
-    for depth, (what, *results) in enumerate(zip(("value", "gradient"), actual, yardstick, expected, strict=True), 1):
-        assert_as_accurate(*results, dtype, what, depth=depth, condition=condition)
+    split = [*reference.split(exact[0], heads), exact[1].reshape(*out.shape[:-1], heads, -1)]
+    query, key, value, cotangent = (part.reshape(-1, *part.shape[-2:]) for part in split)
+    root = np.sqrt(query.shape[-1])
+    condition = max(1.0, np.abs(np.einsum("qhd,khd->hqk", query, key)).max() / root)
+    # the scores' cotangent is a difference of two numbers as large as this: of weights near 0 and 1 nothing is left
+    weights_cotangent = np.abs(np.einsum("qhd,khd->hqk", cotangent, value)).max()
+    terms = 2 * weights_cotangent * max(np.abs(query).max(), np.abs(key).max()) / root
+    values, slopes = zip(actual, yardstick, expected, strict=True)
+    assert_as_accurate(*values, dtype, "value", depth=1, condition=condition)
+    assert_as_accurate(*slopes, dtype, "gradient", depth=2, condition=condition, terms=terms)

@@ -45,6 +45,15 @@ def test_a_mistake_that_the_baseline_shares_passes_nothing(dtype, depth):
     assert str(comparison).startswith("the baseline is refuted: its own error")
 
 
+def test_the_terms_of_a_difference_widen_the_cap_and_not_the_bound():
+    expected = np.random.default_rng(0).standard_normal((5, 7))
+    wrong = expected + 1e-3
+    assert compare(wrong, wrong, expected, "float32", depth=1).refuted
+    allowed = compare(wrong, wrong, expected, "float32", depth=1, terms=1e3)
+    assert allowed.passed
+    assert allowed.bound == compare(wrong, wrong, expected, "float32", depth=1).bound
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_never_passes(value):
     expected = np.random.default_rng(0).standard_normal((5, 7))

@@ -53,14 +53,22 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    actual: Any, baseline: Any, expected: np.ndarray, dtype: DTypeLike, *, depth: int, condition: float = 1.0
+    actual: Any,
+    baseline: Any,
+    expected: np.ndarray,
+    dtype: DTypeLike,
+    *,
+    depth: int,
+    condition: float = 1.0,
+    terms: float = 0.0,
 ) -> Comparison:
     """Compares `actual` with the float64 `expected`, allowing for the error of `baseline`; all three of one shape.
 
     depth: how many layers the result has behind it, forward and backward, at least 1.
     condition: how much one relative rounding grows on its way to the result: 1, or for a softmax of large scores the
-    largest score. A NaN or an infinity in `actual` that `expected` lacks never passes. Raises ValueError if the shapes
-    differ.
+    largest score. terms: how large the terms are that nearly cancel in the result: it is their roundings that the
+    baseline's cap allows for, if they are larger than the result. A NaN or an infinity in `actual` that `expected`
+    lacks never passes. Raises ValueError if the shapes differ.
     """
     actual, baseline = (np.asarray(values).astype(np.float64) for values in (actual, baseline))
     if not actual.shape == baseline.shape == expected.shape:
@@ -68,7 +76,7 @@ def compare(
     difference = np.abs(actual - expected)
     worst = np.unravel_index(np.argmax(difference), difference.shape)  # argmax takes a NaN for the largest
     baseline_error = float(np.abs(baseline - expected).max())
-    largest = float(np.abs(expected).max())
+    largest = max(float(np.abs(expected).max()), terms)
     return Comparison(
         error=float(difference[worst]),
         bound=2 * baseline_error + condition * floor(expected, dtype),
