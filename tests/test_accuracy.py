@@ -1,12 +1,17 @@
 """The yardstick itself: what is right passes, what is wrong does not, also where the baseline is wrong alike."""
 
+from dataclasses import replace
+
+import checkpoints
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from strategies import DTYPES, seeds, small
 
+from vivit import audit, audit_checkpoint, layers, models
 from vivit.accuracy import CAP, compare, depth_of
+from vivit.reference.config import named
 
 pytestmark = pytest.mark.fast
 
@@ -68,6 +73,18 @@ def test_at_test_sizes_the_cap_of_float32_is_a_hundred_thousandth():
     assert depth_of(small("spatio_temporal")) == depth_of(small("factorised_self_attention")) == 3
     assert depth_of(small("factorised_encoder")) == 3 + 2
     assert depth_of(small("factorised_encoder", temporal_layers=0)) == 3
+
+
+def test_an_audit_fails_where_production_and_the_baseline_share_a_mistake(monkeypatch):
+    monkeypatch.setattr(models, "pool", lambda *arguments: 1.01 * layers.pool(*arguments))
+    config = replace(named("vivit-tiny/8x2-fe"), classes=(2, 7))
+    clip = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    rows = list(audit.audit(clip, {"one": config}))
+    assert [row.passed for row in rows] == [False, True]  # a hundredth is within bfloat16's rounding
+    assert rows[0].departs.startswith("frames: the baseline is refuted")
+    verdict = audit_checkpoint.audit_checkpoint(checkpoints.model(config), clip)
+    assert not verdict.passed
+    assert verdict.departures[0].stage == "frames"
 
 
 def test_arrays_of_other_shapes_are_not_compared():
