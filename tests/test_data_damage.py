@@ -2,6 +2,8 @@
 
 import logging
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import av
 import numpy as np
@@ -194,6 +196,15 @@ def test_training_refuses_a_damaged_file_or_says_how_much_is_damaged(every_17th_
     for _ in range(2):  # nor is what was kept then taken for undamaged
         with pytest.raises(BrokenVideoError, match=r"clip\.mp4: \d+ of 142 frames are damaged"):
             _training(every_17th_lost, tmp_path, "fail")
+
+
+def test_threads_that_meet_the_same_damage_at_once_say_so_once(every_17th_lost, monkeypatch):
+    said = []
+    monkeypatch.setattr(screen._log, "warning", lambda *arguments: (time.sleep(0.1), said.append(arguments)))
+    screen._warn.cache_clear()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: screen.screen_of(str(every_17th_lost), None), range(4)))
+    assert len(said) == 1
 
 
 def test_commands_use_a_damaged_file_and_say_once_how_much_is_damaged(every_17th_lost, caplog):

@@ -6,6 +6,7 @@ So the pictures of a damaged file are those that one thread yields from the keyf
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
@@ -22,6 +23,7 @@ REMEMBERED = 4096  # files
 START = -1  # in the place of a keyframe: the start of the file
 
 _log = logging.getLogger("vivit.data")
+_SAYING = threading.Lock()  # two threads may meet the same damage at once
 
 
 class Screen(NamedTuple):
@@ -54,7 +56,8 @@ def screen_of(path: str, limits: Limits | None, *, refuse_damaged: bool = False)
         said = f"{screen.damaged} of {len(screen.pictures)} frames are damaged"
         if refuse_damaged:
             raise ValueError(f"{path}: {said}")
-        _warn(path, said)
+        with _SAYING:
+            _warn(path, said)
     return screen
 
 
