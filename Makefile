@@ -44,4 +44,4 @@ peers: $(VENV)/.test $(VENV)/.peers
 	$(BIN)/python -m pip install --quiet --no-deps 'timm==1.0.31'
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

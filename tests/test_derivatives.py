@@ -55,6 +55,16 @@ def moved(params, direction, size):
     return jax.tree.map(lambda leaf, change: np.float64(leaf) + size * change, params, direction)
 
 
+def slope_of(function):
+    """The slope at 0 of a function of float64, by a central difference."""
+    return (function(STEP) - function(-STEP)) / (2 * STEP)
+
+
+def weak_params(config, seed):
+    """Normal weights in every leaf, times 0.3."""
+    return convert(random_params(config), lambda leaf: rounded(0.3 * normal(seed, *leaf.shape)))
+
+
 def along(gradient, direction):
     """The slope that a gradient says, and its norm."""
     pairs = [(np.float64(one), other) for (_, one), (_, other) in zip(leaves(gradient), leaves(direction), strict=True)]
@@ -97,12 +107,10 @@ def production(config: Config, options: tuple):
     return both
 
 
-def assert_right(config, seed, frames_valid, *, values, slopes, clear, scale=None, **options):
+def assert_right(config, seed, frames_valid, *, values, slopes, clear, params_of=random_params, **options):
     """Logits, and the slope in a random direction, are the oracle's. clear: the least lead of every largest token."""
     for candidate in range(seed, seed + 4000):
-        params, clips = random_params(config, candidate), video(config, candidate)
-        if scale is not None:
-            params = convert(params, lambda leaf, number=candidate: rounded(scale * normal(number, *leaf.shape)))
+        params, clips = params_of(config, candidate), video(config, candidate)
         stages = {}
         expected = reference.forward(params, clips, config, frames_valid=frames_valid, capture=stages)
         valid = None
@@ -114,16 +122,17 @@ def assert_right(config, seed, frames_valid, *, values, slopes, clear, scale=Non
         pytest.fail("no values whose largest tokens are clear")
     cotangent = np.random.default_rng(seed).standard_normal(expected.shape)
     direction = direction_of(params, seed)
-    ends = [
-        (reference.forward(moved(params, direction, size), clips, config, frames_valid=frames_valid) * cotangent).sum()
-        for size in (STEP, -STEP)
-    ]
+
+    def moved_logits(size):
+        there = moved(params, direction, size)
+        return (reference.forward(there, clips, config, frames_valid=frames_valid) * cotangent).sum()
+
     logits, gradient = production(config, tuple(options.items()))(
         convert(params, jnp.asarray), clips, np.float32(cotangent), frames_valid
     )
     assert np.abs(logits - expected).max() <= values * np.abs(expected).max()
     slope, norm = along(gradient, direction)
-    assert abs(slope - (ends[0] - ends[1]) / (2 * STEP)) <= slopes * norm
+    assert abs(slope - slope_of(moved_logits)) <= slopes * norm
 
 
 @pytest.mark.fast
@@ -158,7 +167,7 @@ def test_max_pooling_gives_its_gradient_to_the_largest_token(model, dtype, padde
     @given(seed=seeds, counts=st.permutations([3, 6]))
     def right(seed, counts):
         frames_valid = np.array(counts, np.int32) if padded else None
-        assert_right(config, seed, frames_valid, **bounds, scale=0.3, dtype=dtype, **options)
+        assert_right(config, seed, frames_valid, **bounds, params_of=weak_params, dtype=dtype, **options)
 
     right()
 
@@ -166,7 +175,9 @@ def test_max_pooling_gives_its_gradient_to_the_largest_token(model, dtype, padde
 def test_max_pooling_gives_its_gradient_to_the_largest_token_through_the_kernels():
     config = replace(FEW, model="factorised_self_attention", layers=1)
     for seed in range(12):
-        assert_right(config, seed, None, values=VALUES, slopes=SLOPES, clear=1e-4, scale=0.3, attention="pallas")
+        assert_right(
+            config, seed, None, values=VALUES, slopes=SLOPES, clear=1e-4, params_of=weak_params, attention="pallas"
+        )
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -178,7 +189,7 @@ def test_the_times_of_a_still_video_share_the_gradient_of_the_largest_token(mode
         return jax.grad(lambda clips: (vivit.forward(params, clips, config) * cotangent).sum())(clips)
 
     for seed in range(12):
-        params = convert(random_params(config, seed), lambda leaf, seed=seed: rounded(0.3 * normal(seed, *leaf.shape)))
+        params = weak_params(config, seed)
         still = np.tile(video(replace(config, frames=3), seed, 1), (1, 3, 1, 1, 1))  # the same tubelets at every time
         stages = {}
         reference.forward(params, still, config, capture=stages)
@@ -186,12 +197,12 @@ def test_the_times_of_a_still_video_share_the_gradient_of_the_largest_token(mode
             continue
         found = np.float64(gradient(convert(params, jnp.asarray), still))
         direction = np.tile(normal(seed + 1, 1, 3, 12, 8, 3), (1, 3, 1, 1, 1))
-        ends = [
-            (reference.forward(params, np.float64(still) + size * direction, config) * cotangent).sum()
-            for size in (STEP, -STEP)
-        ]
+
+        def moved_logits(size, params=params, still=still, direction=direction):
+            return (reference.forward(params, np.float64(still) + size * direction, config) * cotangent).sum()
+
         norm = np.linalg.norm(found) * np.sqrt(3)
-        assert abs((found * direction).sum() - (ends[0] - ends[1]) / (2 * STEP)) <= SLOPES * norm
+        assert abs((found * direction).sum() - slope_of(moved_logits)) <= SLOPES * norm
         of_times = found.reshape(3, -1)
         assert np.abs(of_times - of_times.mean(axis=0)).max() <= 1e-4 * np.abs(found).max()
 

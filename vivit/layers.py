@@ -65,10 +65,10 @@ def _largest(tokens: jax.Array) -> jax.Array:
 @_largest.defjvp
 def _largest_jvp(primals, tangents):
     (tokens,), (tangent,) = primals, tangents
-    return _largest(tokens), (largest_share(tokens) * tangent).sum(axis=-2)
+    return _largest(tokens), (_largest_share(tokens) * tangent).sum(axis=-2)
 
 
-def largest_share(tokens: jax.Array) -> jax.Array:
+def _largest_share(tokens: jax.Array) -> jax.Array:
     """1 where a token is the largest of its channel, equal parts where several are; float32[... n c], without gradient.
 
     XLA may compute tokens anew wherever they are used, rounded otherwise: compared with their maximum, none may equal
