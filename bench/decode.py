@@ -30,7 +30,7 @@ from vivit.data.decoding import read_frames
 from vivit.data.probing import probe
 from vivit.data.sampling import Sampling, even_clips
 from vivit.data.sources import Example
-from vivit.data.views import corners, cover, shorter_side
+from vivit.data.views import corners, cover
 from vivit.video import DEMO_PACKAGE
 
 FRAMES, STRIDE, SIZE = 32, 2, 224
@@ -111,7 +111,7 @@ def _views_by_definition(path: Path, views: list[np.ndarray]) -> np.ndarray:
         needed, scaled = set(np.unique(views).tolist()), {}
         for index, frame in enumerate(container.decode(stream)):
             if index in needed:
-                height, width = shorter_side(frame.height, frame.width, length=SHORTER_SIDE)[:2]
+                height, width = cover(frame.height, frame.width, tall=SIZE, wide=SIZE, resize=SHORTER_SIDE)[:2]
                 scaled[index] = np.asarray(frame.to_image().resize((width, height), Image.Resampling.BILINEAR))
     tall, wide, _ = next(iter(scaled.values())).shape
     places = corners(tall, wide, CROPS, height=SIZE, width=SIZE)

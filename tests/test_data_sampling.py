@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivit.data.sampling import Sampling, even_clips, random_clip, segment
-from vivit.data.views import corners, cover, shorter_side
+from vivit.data.views import corners, cover, windows
 
 pytestmark = pytest.mark.fast
 
@@ -76,8 +76,21 @@ def test_a_picture_is_scaled_until_it_covers_and_its_centre_is_kept(height, widt
 
 
 def test_the_shorter_side_gets_the_length():
-    assert shorter_side(48, 64, length=24)[:2] == (24, 32)
-    assert shorter_side(64, 48, length=96)[:2] == (128, 96)
+    assert cover(48, 64, tall=9, wide=9, resize=24)[:2] == (24, 32)
+    assert cover(64, 48, tall=9, wide=9, resize=96)[:2] == (128, 96)
+
+
+@given(*[st.integers(1, 60)] * 4, st.integers(1, 60), st.integers(1, 4))
+def test_what_no_crop_needs_is_cut_off_and_the_crops_are_the_same(height, width, tall, wide, resize, crops):
+    whole, kept = (cover(height, width, tall=tall, wide=wide, resize=resize, crops=some) for some in (None, crops))
+    assert whole[:2] == kept[:2] == (whole.tall, whole.wide)
+    assert kept.tall == tall or kept.wide == wide
+    pictures = np.arange(whole.tall * whole.wide * 3).reshape(1, whole.tall, whole.wide, 3)
+    cut = pictures[:, kept.top : kept.top + kept.tall, kept.left : kept.left + kept.wide]
+    expected, taken = (
+        windows(frames, np.zeros((1, 1), int), crops, height=tall, width=wide) for frames in (pictures, cut)
+    )
+    assert np.array_equal(expected, taken)
 
 
 def test_windows_are_spread_along_the_longer_side():

@@ -17,7 +17,7 @@ from vivit.data.pictures import Fit
 from vivit.data.probing import Video, probe
 from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, random_clip, segment
 from vivit.data.sources import Example
-from vivit.data.views import cover, shorter_side, windows
+from vivit.data.views import cover, windows
 
 VIDEOS_REMEMBERED = 4096
 
@@ -28,8 +28,8 @@ Transform = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 class Pixels:
     """What the clips of a model are: how long, how large, made how.
 
-    shorter_side: pictures are scaled to it before anything else; None: until they cover height x width; what no crop
-    of an evaluation needs is cut off. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
+    shorter_side: pictures are scaled to it before anything else, at least until they cover height x width; None: just
+    so far, and training takes the centre. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
     width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: what a file may ask.
     decoder_threads: of one video; 0: as many as there are cores. More than one help where few videos are decoded at
     once. refuse_damaged: whether a file is an error if damage is met in it, or shown as well as it can be, with a
@@ -80,7 +80,8 @@ def training_clip(pixels: Pixels, example: Example, generator: np.random.Generat
     try:
         video, (first, last) = _found(pixels, example)
         clip = random_clip(pixels.sampling, first, last, generator)
-        frames = _decoded(pixels, video, np.arange(first, last), clip.indices, whole=False)
+        crops = 1 if pixels.shorter_side is None else None
+        frames = _decoded(pixels, video, np.arange(first, last), clip.indices, crops)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
     if pixels.transform is not None:
@@ -100,7 +101,7 @@ def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int)
         video, (first, last) = _found(pixels, example)
         clips = even_clips(pixels.sampling, first, last, views)
         needed, rows = frames_of(clips)
-        frames = _decoded(pixels, video, needed, needed, whole=spatial > 1)
+        frames = _decoded(pixels, video, needed, needed, spatial)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
     return _cut(pixels, frames, rows, clips, spatial, example.path)
@@ -114,11 +115,9 @@ def _found(pixels: Pixels, example: Example) -> tuple[Video, tuple[int, int]]:
     return video, segment(video.stamps, example.start, example.end)
 
 
-def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarray, *, whole: bool) -> np.ndarray:
-    """The wanted frames; a cache holds the stored ones. whole: for several crops."""
-    fit: Fit = partial(cover, tall=pixels.height, wide=pixels.width, whole=whole)
-    if pixels.shorter_side is not None:
-        fit = partial(shorter_side, length=pixels.shorter_side)
+def _decoded(pixels: Pixels, video: Video, stored: np.ndarray, wanted: np.ndarray, crops: int | None) -> np.ndarray:
+    """The wanted frames; a cache holds the stored ones."""
+    fit: Fit = partial(cover, tall=pixels.height, wide=pixels.width, resize=pixels.shorter_side, crops=crops)
     decode = partial(
         read_frames,
         video,

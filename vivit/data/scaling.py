@@ -45,7 +45,9 @@ def _replace_ends(results: list[np.ndarray], planes: list[np.ndarray]) -> None:
         return
     weights = _end_weights(before, after)
     count = len(weights)
-    strips = np.stack([strip for plane in planes for strip in (plane[:count], plane[: -count - 1 : -1])])
+    strips = np.empty((2 * len(planes), count, planes[0].shape[1]), np.float32)
+    for index, plane in enumerate(planes):
+        strips[2 * index], strips[2 * index + 1] = plane[:count], plane[: -count - 1 : -1]
     ends = Image.fromarray(weights @ strips).resize((along, len(strips)), Image.Resampling.BILINEAR)
     for index, row in enumerate(np.rint(np.asarray(ends)).astype(np.uint8)):
         results[index // 2][-(index % 2)] = row

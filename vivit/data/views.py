@@ -1,4 +1,4 @@
-"""Where pictures are scaled and cut: covering a size, to a shorter side, and the crops along the longer side."""
+"""Where pictures are scaled and cut: covering a size, and the crops along the side that has more to spare."""
 
 import numpy as np
 
@@ -13,26 +13,29 @@ def as_stored(height: int, width: int) -> Placement:
 
 
 def cover(
-    height: int, width: int, *, tall: int, wide: int, resize: int | tuple[int, int] | None = None, whole: bool = False
+    height: int,
+    width: int,
+    *,
+    tall: int,
+    wide: int,
+    resize: int | tuple[int, int] | None = None,
+    crops: int | None = 1,
 ) -> Placement:
-    """A picture of height x width scaled until it covers tall x wide, and its centre cut out, unless kept whole.
+    """A picture of height x width scaled until it covers tall x wide, and what of it is kept.
 
     resize: scale the shorter side to this length, or the picture to (height, width), at least so far that it covers.
+    crops: how many windows of tall x wide `corners` will cut, what they do not need is cut off; None: nothing is.
     """
     scale = max(tall / height, wide / width)
     if resize is not None and not isinstance(resize, tuple):
         scale = max(scale, resize / min(height, width))
     height, width = resize if isinstance(resize, tuple) else (round(height * scale), round(width * scale))
     height, width = max(tall, height), max(wide, width)
-    if whole:
+    if crops is None:
         return as_stored(height, width)
+    if crops > 1:
+        tall, wide = (height, wide) if height - tall > width - wide else (tall, width)
     return Placement(height, width, (height - tall) // 2, (width - wide) // 2, tall, wide)
-
-
-def shorter_side(height: int, width: int, *, length: int) -> Placement:
-    """A picture of height x width scaled until its shorter side is `length`, whole."""
-    scale = length / min(height, width)
-    return as_stored(max(length, round(height * scale)), max(length, round(width * scale)))
 
 
 def corners(tall: int, wide: int, count: int, *, height: int, width: int) -> list[tuple[int, int]]:

@@ -67,18 +67,18 @@ def taken(
         probed = probe(path, limits=limits, threads=threads)
         clips = _clips(model, stride, len(probed.stamps), views[0])
         needed, rows = frames_of(clips)
-        frames = read_frames(probed, needed, fit=fitting(model, whole=views[1] > 1), limits=limits, threads=threads)
+        frames = read_frames(probed, needed, fit=fitting(model, views[1]), limits=limits, threads=threads)
     return _cut(model, frames, rows, probed.stamps[needed], views[1])
 
 
-def fitting(model: Model, *, whole: bool) -> Fit:
-    """How a picture is scaled for a model, and cut to its centre unless it is kept whole.
+def fitting(model: Model, crops: int = 1) -> Fit:
+    """How a picture is scaled for a model, and cut to what so many crops need.
 
     Raises ValueError if the model's preprocessing crops to another size than the config's.
     """
     height, width = model.config.height, model.config.width
     model.preprocessing.check_crop(height, width)
-    return partial(cover, tall=height, wide=width, resize=model.preprocessing.resize, whole=whole)
+    return partial(cover, tall=height, wide=width, resize=model.preprocessing.resize, crops=crops)
 
 
 def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
@@ -110,7 +110,7 @@ def _of_array(model: Model, video: np.ndarray, views: tuple[int, int], stride: i
     needed, rows = frames_of(clips)
     frames = video[needed]
     if frames.shape[1:3] != (model.config.height, model.config.width):
-        frames = fitted(frames, fitting(model, whole=views[1] > 1))
+        frames = fitted(frames, fitting(model, views[1]))
     return _cut(model, frames, rows, needed.astype(np.float64), views[1])
 
 

@@ -55,7 +55,7 @@ def sliding(
         stamps = probed.stamps
         stride = model.preprocessing.stride if stride is None else stride
         windows = _windows(len(stamps), model.config.frames, stride, hop)
-        pictures = stream_frames(probed, np.unique(windows), fit=fitting(model, whole=False), limits=limits)
+        pictures = stream_frames(probed, np.unique(windows), fit=fitting(model), limits=limits)
     return Sliding(len(windows), _filled(windows, stamps, pictures))
 
 
@@ -78,7 +78,7 @@ def _windows(length: int, frames: int, stride: int, hop: int | None) -> np.ndarr
 def _pictures(model: Model, video: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Frames in memory one after the other, in the model's size."""
     as_they_are = video.shape[1:3] == (model.config.height, model.config.width)
-    fit = fitting(model, whole=False)
+    fit = fitting(model)
     for index in indices.tolist():
         yield index, video[index] if as_they_are else fitted(video[index : index + 1], fit)[0]
 
