@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from videos import Coding, encode
 
+from av.video.reformatter import VideoReformatter
+
+from vivit.data import scaling
 from vivit.data.decoding import read_frames
 from vivit.data.views import cover
 
@@ -119,3 +122,10 @@ def test_colors_that_no_screen_shows_are_clipped_before_they_are_mixed(tmp_path)
     clipped = Image.fromarray(np.uint8(np.rint(np.clip(colors, 0, 255))))
     expected = np.asarray(clipped.resize((31, 40), Image.Resampling.BILINEAR), np.int64)
     assert abs(scaled(path, 40, 31) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("old", [(2, 269), (105, 3)])
+def test_pictures_of_two_and_three_pixels_are_scaled_as_pillow_does(old):
+    plane = np.random.default_rng(7).integers(0, 256, old, np.uint8)
+    results = scaling.scaled([plane] * 3, 333, 317, VideoReformatter(), rows=True, columns=True)
+    assert np.array_equal(results[1], Image.fromarray(plane).resize((317, 333), Image.Resampling.BILINEAR))

@@ -14,6 +14,8 @@ from av.video.plane import VideoPlane
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
+SMALLEST = 8  # pixels along a side: of fewer FFmpeg makes other pictures
+
 
 def pixels(plane: VideoPlane) -> np.ndarray:
     """uint8[height width]: a plane of one byte a pixel, not copied."""
@@ -23,11 +25,14 @@ def pixels(plane: VideoPlane) -> np.ndarray:
 def scaled(
     planes: list[np.ndarray], height: int, width: int, reformatter: VideoReformatter, *, rows: bool, columns: bool
 ) -> list[np.ndarray]:
-    """uint8[height width] of every plane, within one level of Pillow's Image.resize(…, BILINEAR).
+    """uint8[height width] of every plane: Pillow's Image.resize(…, BILINEAR) to a level, to two where all is noise.
 
     planes: uint8[h w], all of one size. reformatter: keeps the tables of the scaling. rows, columns: whether the first
     and the last of them are needed; where they are not, they may be as FFmpeg makes them.
     """
+    if min(*planes[0].shape, height, width) < SMALLEST:
+        small = [Image.fromarray(plane).resize((width, height), Image.Resampling.BILINEAR) for plane in planes]
+        return [np.asarray(plane) for plane in small]
     frame = av.VideoFrame.from_dlpack(planes, "yuv444p")  # scaled as they are, each for itself
     frame = reformatter.reformat(frame, width, height, "yuv444p", interpolation="BILINEAR", threads=1)
     results = [pixels(plane) for plane in frame.planes]
