@@ -5,12 +5,11 @@ from functools import partial
 import av
 import numpy as np
 import pytest
+from av.video.reformatter import VideoReformatter
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from videos import Coding, encode
-
-from av.video.reformatter import VideoReformatter
 
 from vivit.data import scaling
 from vivit.data.decoding import read_frames
