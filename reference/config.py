@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from vivit.reference.values import MOST, is_count, is_number, quoted
+
 Model = Literal["spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 Pooling = Literal["token", "first", "mean", "max", "sum"]
 Positions = Literal["learned", "sinusoidal_1d", "sinusoidal_3d", "none"]
@@ -61,7 +63,7 @@ class Config:
         for field in ("tubelet", "classes"):
             value = getattr(self, field)
             if not isinstance(value, Sequence) or isinstance(value, str):
-                raise ValueError(f"{field} is {value!r}: it must be a tuple of positive integers")
+                raise ValueError(f"{field} is {quoted(value)}: it must be a tuple of positive integers")
             object.__setattr__(self, field, tuple(value))
         _check_choices(self)
         _check_counts(self)
@@ -114,7 +116,8 @@ def _check_choices(config: Config) -> None:
     choices = {"model": Model, "order": Order, "pooling": Pooling, "positions": Positions, "gelu": Gelu}
     for field, allowed in choices.items():
         if getattr(config, field) not in get_args(allowed):
-            raise ValueError(f"{field} is {getattr(config, field)!r}: it must be one of {', '.join(get_args(allowed))}")
+            value = quoted(getattr(config, field))
+            raise ValueError(f"{field} is {value}: it must be one of {', '.join(get_args(allowed))}")
 
 
 def _check_counts(config: Config) -> None:
@@ -124,14 +127,14 @@ def _check_counts(config: Config) -> None:
     counts += [(field, getattr(config, field)) for field in optional if getattr(config, field) is not None]
     counts += [("tubelet", part) for part in config.tubelet] + [("classes", head) for head in config.classes]
     for field, count in counts:
-        if type(count) is not int or count < 1:
-            raise ValueError(f"{field} has {count!r}: it must be a positive integer")
-    if type(config.temporal_layers) is not int or config.temporal_layers < 0:
-        raise ValueError(f"temporal_layers is {config.temporal_layers!r}: it must be an integer, 0 or more")
+        if not is_count(count):
+            raise ValueError(f"{field} has {quoted(count)}: it must be a positive integer, at most {MOST}")
+    if not is_count(config.temporal_layers, 0):
+        raise ValueError(f"temporal_layers is {quoted(config.temporal_layers)}: it must be an integer, 0 or more")
     if len(config.tubelet) != 3:
-        raise ValueError(f"tubelet is {config.tubelet}: it must be three sizes (time, height, width)")
-    if not isinstance(config.epsilon, (int, float)) or not 0 < config.epsilon < 1:
-        raise ValueError(f"epsilon is {config.epsilon!r}: it must be a number between 0 and 1")
+        raise ValueError(f"tubelet is {quoted(config.tubelet)}: it must be three sizes (time, height, width)")
+    if not is_number(config.epsilon) or not 0 < config.epsilon < 1:
+        raise ValueError(f"epsilon is {quoted(config.epsilon)}: it must be a number between 0 and 1")
 
 
 def _check_sizes(config: Config) -> None:
@@ -187,8 +190,9 @@ def named(name: str) -> Config:
     Raises ValueError for an unknown name or one whose patches do not divide the video.
     Source: Arnab et al. 2021, section 4.1 and table 2.
     """
-    parts = re.fullmatch(r"vivit-([a-z]+)/(\d+)x(\d+)(-[a-z-]+)?", name.lower()) if isinstance(name, str) else None
+    pattern = r"vivit-([a-z]+)/(\d{1,6})x(\d{1,6})(-[a-z-]+)?"
+    parts = re.fullmatch(pattern, name.lower()) if isinstance(name, str) else None
     size, patch, length, model = parts.groups(default="") if parts else ("", "", "", "")
     if size not in _SIZES or model not in _MODELS:
-        raise ValueError(f"no variant is named {name!r}: it must be one of {', '.join(NAMES)}")
+        raise ValueError(f"no variant is named {quoted(name)}: it must be one of {', '.join(NAMES)}")
     return Config(**{**_SIZES[size], **_MODELS[model]}, tubelet=(int(length), int(patch), int(patch)))

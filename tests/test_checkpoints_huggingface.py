@@ -138,7 +138,7 @@ def test_their_video_processor_subtracts_one_whenever_it_rescales(rescales, offs
 def test_a_nested_processor_that_is_no_object_is_one_line(tmp_path):
     folder = hugging_face_folder(tmp_path / "port", TINY, processor_config={"video_processor": "Vivit"})
     with pytest.raises(
-        ValueError, match=r"processor_config\.json has video_processor 'Vivit': it must be a JSON object"
+        ValueError, match=r"processor_config\.json: video_processor is 'Vivit': it must be a JSON object"
     ):
         vivit.load(folder)
 

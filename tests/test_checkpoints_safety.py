@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save_file
 from strategies import SMALL, random_params
 
 import vivit
-from vivit.checkpoints import files
+from vivit import json_files
 from vivit.reference.config import named
 from vivit.reference.params import leaves
 
@@ -160,7 +160,7 @@ def test_an_index_names_files_of_its_own_folder_only(tmp_path):
         with pytest.raises(ValueError, match="it must be a file of this directory"):
             vivit.load(folder)
     for index, message in (
-        ({}, "has no weight_map"),
+        ({}, "weight_map is missing"),
         ({"weight_map": {"a": "part.safetensors"}}, "no part.safetensors"),
     ):
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -235,7 +235,7 @@ def test_sizes_that_lie_are_an_error_in_bounded_memory(lie, tmp_path):
 def test_a_huge_description_is_not_read(tmp_path, monkeypatch):
     folder = tmp_path / "ours"
     vivit.save(folder, model(SMALL))
-    monkeypatch.setattr(files, "LARGEST_JSON", 10)
+    monkeypatch.setattr(json_files, "LARGEST", 10)
     with pytest.raises(ValueError, match="bytes: it must have at most 10"):
         vivit.load(folder)
 
@@ -243,11 +243,11 @@ def test_a_huge_description_is_not_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("version", 2, "has version 2: it must be 1"),
+        ("version", 2, "config.json: version is 2: it must be 1"),
         ("weights", "../model.safetensors", "it must be model.safetensors or model.next.safetensors"),
-        ("config", {"model": "spatio_temporal", "colour": 3}, "config has colour: Config has no such field"),
-        ("config", {"frames": 8}, "missing 1 required keyword-only argument: 'model'"),
-        ("config", 7, "config is 7: it must be the fields of Config"),
+        ("config", {"model": "spatio_temporal", "colour": 3}, "config has 'colour': Config has no such field"),
+        ("config", {"frames": 8}, "config.json: config: model is missing: Config requires it"),
+        ("config", 7, "config.json: config is 7: it must be a JSON object"),
         ("preprocessing", {"std": [0, 1, 1]}, "they must not be 0"),
         ("labels", [["a", 3]], "labels has 3: every name must be a text"),
     ],

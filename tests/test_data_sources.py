@@ -140,7 +140,7 @@ def test_what_is_wrong_in_a_table_is_said_with_its_line(write):
         (
             "a.jsonl",
             '{"path": "a.mp4", "label": "x"}\n[1]\nno\n',
-            r"a.jsonl line 2: it must be a JSON object; .*line 3:",
+            r"a.jsonl line 2: it is \[1\]: it must be a JSON object; .*line 3: it must be a JSON object",
         ),
         ("a.jsonl", '{"path": "a.mp4", "label": 1.5}\n', r"line 1: label is 1.5: it must be a label"),
         ("a.csv", "path\na.mp4\n", r"a.csv has no label column: it must have one beside path, start, end, split"),

@@ -59,7 +59,7 @@ def test_epochs_become_steps():
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"epochs": 3}, "epochs is 3 and steps is 9: one of them must be given, not both"),
         ({"steps": None}, "epochs is None and steps is None"),
-        ({"steps": 2.5}, "steps is 2.5: it must be an integer, 1 or more"),
+        ({"steps": 2.5}, "steps is 2.5: it must be an integer, 1 to"),
         ({"warmup_epochs": 1, "warmup_steps": 1}, "warmup_epochs is 1 and warmup_steps is 1"),
         ({"accumulation": 3}, "accumulation is 3: it must divide batch_size, 64"),
         ({"dropout": 1.0}, "dropout is 1.0: it must be a number from 0 up to, not including, 1"),

@@ -1,10 +1,11 @@
 """The names of classes: two lists that ship with the package, or a file of the user's."""
 
-import json
 from importlib import resources
 from pathlib import Path
 
+from vivit.json_files import parsed
 from vivit.reference.config import Config
+from vivit.reference.values import quoted
 
 Labels = tuple[tuple[str, ...], ...]  # one tuple of names a head
 
@@ -21,19 +22,21 @@ def read_labels(source: str | Path) -> Labels:
     """
     if str(source) in SHIPPED:
         text = resources.files("vivit").joinpath("label_names", SHIPPED[str(source)]).read_text("utf-8")
-        return (tuple(json.loads(text)),)
+        return as_labels(parsed(text, str(source)))
     path = Path(source)
     if not path.is_file():
         raise ValueError(f"labels {source} is no file: it must be one, or one of {', '.join(SHIPPED)}")
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"labels {source} has {path.stat().st_size:,} bytes: it must have at most {LARGEST_FILE:,}")
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"labels {source} is no UTF-8 text: it must be JSON or a name a line") from None
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        value = parsed(text, f"labels {source}")
+    except ValueError:
+        if path.suffix == ".json":
+            raise
         value = [line.strip() for line in text.splitlines() if line.strip()]
     return as_labels(value, f"labels {source}")
 
@@ -46,10 +49,11 @@ def as_labels(value: object, name: str = "labels") -> Labels:
     if isinstance(value, dict):
         try:
             numbered = {int(number): label for number, label in value.items()}
-        except ValueError:
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{name}: the keys of a map must be the numbers of the classes, from 0") from None
         if sorted(numbered) != list(range(len(value))):
-            raise ValueError(f"{name} numbers {len(value)} classes up to {max(numbered)}: it must be each from 0")
+            most = quoted(max(numbered))
+            raise ValueError(f"{name} numbers {len(value)} classes up to {most}: it must be each from 0")
         value = [numbered[number] for number in range(len(numbered))]
     heads = list(value) if isinstance(value, (list, tuple)) else []
     if heads and not any(isinstance(label, (list, tuple)) for label in heads):
@@ -59,7 +63,7 @@ def as_labels(value: object, name: str = "labels") -> Labels:
         raise ValueError(f"{name} must be a list of names, a list of such lists (one a head) or a map number: name")
     if not all(isinstance(label, str) for label in names):
         wrong = next(label for label in names if not isinstance(label, str))
-        raise ValueError(f"{name} has {wrong!r}: every name must be a text")
+        raise ValueError(f"{name} has {quoted(wrong)}: every name must be a text")
     return tuple(tuple(head) for head in heads)
 
 
@@ -77,4 +81,4 @@ def check_labels(labels: Labels, config: Config) -> None:
     """Raises ValueError unless there are as many names as the config's heads have classes."""
     counts = tuple(len(head) for head in labels)
     if counts != config.classes:
-        raise ValueError(f"labels has {counts} names: the config has classes {config.classes}")
+        raise ValueError(f"labels has {quoted(counts)} names: the config has classes {quoted(config.classes)}")

@@ -1,14 +1,16 @@
 """What pixels go through before a model sees them; it travels with a checkpoint."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vivit.reference.values import MOST, is_count, is_number, quoted
+
 if TYPE_CHECKING:
     import jax
 
+LARGEST = 1e30  # float32 holds it, and its differences
 Colors = tuple[float, float, float]
 
 
@@ -38,20 +40,30 @@ class Preprocessing:
         for field in ("resize", "crop"):
             value = getattr(self, field)
             sizes = (value,) if field == "resize" and type(value) is int else value
-            fits = isinstance(sizes, tuple) and all(type(size) is int and size > 0 for size in sizes)
+            fits = isinstance(sizes, tuple) and all(map(is_count, sizes))
             if value is not None and not (fits and len(sizes) == (1 if sizes == (value,) else 2)):
-                raise ValueError(f"{field} is {value!r}: it must be positive integers (height, width), or None")
+                raise ValueError(
+                    f"{field} is {quoted(value)}: it must be positive integers (height, width), at most {MOST}, or None"
+                )
         for field in ("mean", "std"):
             value = getattr(self, field)
-            if not (isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))):
-                raise ValueError(f"{field} is {value!r}: it must be three numbers, one a color")
+            if not (isinstance(value, tuple) and len(value) == 3 and all(map(is_number, value))):
+                raise ValueError(f"{field} is {quoted(value)}: it must be three numbers, one a color")
         for field in ("rescale", "offset"):
-            if not _is_number(getattr(self, field)):
-                raise ValueError(f"{field} is {getattr(self, field)!r}: it must be a number")
-        if type(self.stride) is not int or self.stride < 1:
-            raise ValueError(f"stride is {self.stride!r}: it must be a positive integer")
+            if not is_number(getattr(self, field)):
+                raise ValueError(f"{field} is {quoted(getattr(self, field))}: it must be a number")
+        if not is_count(self.stride):
+            raise ValueError(f"stride is {quoted(self.stride)}: it must be a positive integer, at most {MOST}")
         if self.rescale == 0 or 0 in self.std:
             raise ValueError(f"rescale is {self.rescale}, std is {self.std}: they must not be 0")
+        ends = [
+            (value * self.rescale - self.offset - mean) / std
+            for value in (0, 255)
+            for mean, std in zip(self.mean, self.std, strict=True)
+        ]
+        if max(map(abs, ends)) > LARGEST:
+            stated = f"rescale {self.rescale}, offset {self.offset}, mean {self.mean}, std {self.std}"
+            raise ValueError(f"preprocessing has {stated}: black and white must become numbers of at most {LARGEST:g}")
         for field in ("rescale", "offset"):  # 1 and 1.0 are the same, and are written alike
             object.__setattr__(self, field, float(getattr(self, field)))
         for field in ("mean", "std"):
@@ -92,10 +104,6 @@ class Preprocessing:
         elif resize is not None:
             resize = round(resize * max(ratios))
         return replace(self, resize=resize, crop=after if self.crop else None)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 PUBLISHED = Preprocessing()

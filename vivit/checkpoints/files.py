@@ -1,26 +1,27 @@
-"""Named arrays out of files that nobody trusts: safetensors and npz, and JSON; with limits, and never a pickle.
+"""Named arrays out of files that nobody trusts: safetensors and npz; with limits, and never a pickle.
 
 Arrays are views of the mapped file where the format allows it; nothing here knows what they are for.
 """
 
-import json
 import lzma
 import math
 import os
 import struct
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 
+from vivit.reference.values import quoted, shortened
+
 Arrays = dict[str, np.ndarray]
 
-LARGEST_JSON = 2**26  # bytes; the index of a sharded model has some 100 kB
 FREE_BYTES = 2**26  # an npz may unpack to this much, and beyond it
 CHUNK = 2**24  # bytes unpacked at a time
 LARGEST_RATIO = 20  # to so many times its size: weights hardly compress
@@ -62,20 +63,6 @@ def kind_of(path: Path) -> str:
     return "unknown"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises ValueError, naming the file, if it is not one or is absurdly large."""
-    size = path.stat().st_size
-    if size > LARGEST_JSON:
-        raise ValueError(f"{path} has {size:,} bytes: it must have at most {LARGEST_JSON:,}")
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} holds a {type(value).__name__}: it must be a JSON object")
-    return value
-
-
 def read_safetensors(path: Path) -> Safetensors:
     """Every array of a safetensors file as a read-only view of the mapped file, and its metadata.
 
@@ -92,7 +79,9 @@ def read_safetensors(path: Path) -> Safetensors:
     arrays, place = {}, 8 + int.from_bytes(mapped[:8].tobytes(), "little")
     for name, dtype, shape in headers:
         if dtype not in DTYPES:
-            raise ValueError(f"{path}: {name} has dtype {dtype}: it must be one of {', '.join(DTYPES)}")
+            raise ValueError(
+                f"{path}: {shortened(name)} has dtype {quoted(dtype)}: it must be one of {', '.join(DTYPES)}"
+            )
         arrays[name] = np.ndarray(shape, DTYPES[dtype], mapped, place)
         place += math.prod(shape) * DTYPES[dtype].itemsize
     return Safetensors(arrays, metadata)
@@ -121,16 +110,31 @@ def read_npz(path: Path) -> Arrays:
         raise ValueError(f"{path} cannot be read as npz: {error}") from None
 
 
+def _npy_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether columns come first, dtype. Raises ValueError for a header of whatever else, and for pickles."""
+    version = npy.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} has npy version {version}: it must be (1, 0) or (2, 0)")
+    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            shape, by_columns, dtype = read_header(file)
+    except zipfile.BadZipFile:
+        raise
+    except Exception as error:  # it is parsed as Python, which has many words for what it cannot parse
+        raise ValueError(f"{name} has a header that cannot be read: {quoted(str(error))}") from None
+    if dtype.hasobject:
+        raise ValueError(f"{name} is a pickle: {UNPICKLE}")
+    if not dtype.itemsize or dtype.names is not None or dtype.subdtype is not None:
+        raise ValueError(f"{name} has dtype {quoted(dtype)}: it must be of plain numbers")
+    return shape, by_columns, dtype
+
+
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array, read into its own memory; the checksum is checked at its end."""
     with archive.open(member) as file:
-        version = npy.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{member.filename} has npy version {version}: it must be (1, 0) or (2, 0)")
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, by_columns, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError(f"{member.filename} is a pickle: {UNPICKLE}")
+        shape, by_columns, dtype = _npy_header(file, member.filename)
         if dtype == np.dtype("V2"):
             dtype = DTYPES["BF16"]
         size = math.prod(shape) * dtype.itemsize

@@ -67,7 +67,7 @@ def infer(tree: Arrays, hints: Hints, source: str) -> Config:
     Raises ValueError if it is no such tree, or naming the arguments for all that stays open.
     """
     kernel = tree.get("embedding/kernel")
-    if kernel is None or kernel.ndim not in (4, 5) or kernel.shape[-2] != COLORS:
+    if kernel is None or kernel.ndim not in (4, 5) or kernel.shape[-2] != COLORS or 0 in kernel.shape:
         raise ValueError(
             f"{source} has embedding/kernel {None if kernel is None else kernel.shape}: it must be "
             f"[time height width {COLORS} c], or [height width {COLORS} c] where frames are sampled"
@@ -77,6 +77,8 @@ def infer(tree: Arrays, hints: Hints, source: str) -> Config:
     first = "SpatialTransformer" if factorised else "Transformer"
     tubelet = (*((1,) if kernel.ndim == 4 else ()), *(int(size) for size in kernel.shape[:-2]))
     values: dict[str, Any] = dict(tubelet=tubelet, channels=_commonest(tree, r".*/scale", 0), **_blocks(tree, first))
+    if "layers" not in values:
+        raise ValueError(f"{source} has no {first}/encoderblock_0: it must have the layers of a published tree")
     token = "cls_SpatialTransformer" if factorised else "cls"
     values["pooling"] = "token" if token in tree else hints.pooling
     values["model"] = "factorised_encoder" if factorised else _model(tree, values, hints, questions)

@@ -13,15 +13,27 @@ from typing import Any
 import numpy as np
 
 from vivit.checkpoints import flax_names, torch_names
-from vivit.checkpoints.files import Arrays, kind_of, read_json, read_npz, read_safetensors
-from vivit.checkpoints.huggingface import CONFIG, blocks, check_colors, class_names, read_weights, stated_preprocessing
+from vivit.checkpoints.files import Arrays, kind_of, read_npz, read_safetensors
+from vivit.checkpoints.huggingface import (
+    CONFIG,
+    blocks,
+    check_colors,
+    class_names,
+    read_weights,
+    sizes,
+    stated_preprocessing,
+)
 from vivit.checkpoints.renaming import Renamed, renamed, under
 from vivit.checkpoints.report import Origin
 from vivit.checkpoints.spelling import read
+from vivit.json_files import Fields, read_object
 from vivit.labels import Labels
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params
+from vivit.reference.values import quoted
+
+_NOTHING = Fields({}, "nothing")  # where no file describes the weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +56,7 @@ class _Found:
     arrays: Renamed
     spellings: Any  # flax_names.spellings or torch_names.spellings
     fields: dict[str, Any]
-    description: dict[str, Any]
+    description: Fields
     optional: tuple[str, ...]  # prefixes of head and pooling, which need not be used
     preprocessing: Preprocessing | None = None
     qkv_bias: bool = True
@@ -86,15 +98,19 @@ def _directory(path: Path, heads: int) -> _Found:
         raise ValueError(
             f"{path} has no {CONFIG}: an image model must be such a directory, an .npz or a safetensors file"
         )
-    description = read_json(path / CONFIG)
-    if description.get("model_type") in ("vit", "deit"):
+    description = read_object(path / CONFIG)
+    if description.values.get("model_type") in ("vit", "deit"):
         check_colors(description)
         arrays = read_weights(path)
         fields = blocks(description, torch_names.plain_names(arrays).arrays, "gelu", 1e-12)
-        return _hugging_face(arrays, fields, description, stated_preprocessing(path), description.get("qkv_bias", True))
+        return _hugging_face(
+            arrays, fields, description, stated_preprocessing(path), description.flag("qkv_bias", True)
+        )
     if "architecture" in description or "pretrained_cfg" in description:
         return _timm(read_weights(path), heads, description)
-    raise ValueError(f"{path} has model_type {description.get('model_type')!r}: it must be vit, or a timm directory")
+    raise ValueError(
+        f"{path} has model_type {quoted(description.values.get('model_type'))}: it must be vit, or a timm directory"
+    )
 
 
 def _file(path: Path, heads: int) -> _Found:
@@ -102,9 +118,9 @@ def _file(path: Path, heads: int) -> _Found:
     if kind == "safetensors":
         arrays = read_safetensors(path).arrays
         if any(re.match(r"blocks\.\d+\.attn\.qkv\.", name) for name in arrays):
-            return _timm(arrays, heads, {})
+            return _timm(arrays, heads, _NOTHING)
         fields = dict(heads=heads, gelu="erf", epsilon=1e-12)
-        return _hugging_face(arrays, fields, {}, None, True)
+        return _hugging_face(arrays, fields, _NOTHING, None, True)
     if kind == "zip":
         return _flax(read_npz(path), str(path))
     raise ValueError(f"{path} is no image model: it must be an .npz, a safetensors file or a directory with {CONFIG}")
@@ -113,7 +129,7 @@ def _file(path: Path, heads: int) -> _Found:
 def _hugging_face(
     arrays: Arrays,
     fields: dict[str, Any],
-    description: dict[str, Any],
+    description: Fields,
     preprocessing: Preprocessing | None,
     qkv_bias: bool,
 ) -> _Found:
@@ -128,15 +144,15 @@ def _hugging_face(
     )
 
 
-def _timm(arrays: Arrays, heads: int, description: dict[str, Any]) -> _Found:
-    stated = description.get("pretrained_cfg", {})
-    colors: dict[str, Any] = {name: tuple(stated[name]) for name in ("mean", "std") if name in stated}
+def _timm(arrays: Arrays, heads: int, description: Fields) -> _Found:
+    stated = description.object("pretrained_cfg", _NOTHING)
+    colors: dict[str, Any] = {name: tuple(stated.numbers(name, 3)) for name in ("mean", "std") if name in stated}
     preprocessing = Preprocessing(resize=None, crop=None, rescale=1 / 255, offset=0.0, **colors) if colors else None
     return _Found(
         arrays=torch_names.timm_names(arrays),
         spellings=torch_names.spellings,
         fields=dict(heads=heads, gelu="erf", epsilon=1e-6),
-        description={},
+        description=_NOTHING,
         optional=("classifier.",),
         preprocessing=preprocessing,
     )
@@ -166,7 +182,7 @@ def _flax(arrays: Arrays, source: str) -> _Found:
         arrays=tree,
         spellings=flax_names.spellings,
         fields=dict(heads=1 if query is None else len(query), gelu="tanh", epsilon=1e-6),
-        description={},
+        description=_NOTHING,
         optional=("output_projection/", "pre_logits/", "MAPHead_0/"),
     )
 
@@ -192,7 +208,7 @@ def _config(arrays: Arrays, found: _Found) -> Config:
     if flax:
         token, positions = "cls", "Transformer/posembed_input/pos_embedding"
     kernel, table = arrays.get(kernel_name), arrays.get(positions)
-    if kernel is None or kernel.ndim != 4 or table is None or table.ndim != 3:
+    if kernel is None or kernel.ndim != 4 or 0 in kernel.shape or table is None or table.ndim != 3:
         shapes = f"{getattr(kernel, 'shape', None)} and {getattr(table, 'shape', None)}"
         raise ValueError(
             f"{kernel_name} and {positions} have shapes {shapes}: an image ViT must have them, 4-D and 3-D"
@@ -203,9 +219,9 @@ def _config(arrays: Arrays, found: _Found) -> Config:
         arrays[positions] = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
     elif token in arrays:
         count -= 1
-    size = found.description.get("image_size")
     rows, columns = math.isqrt(count), math.isqrt(count)
-    if isinstance(size, list) and len(size) == 2:
+    if isinstance(found.description.values.get("image_size"), list):
+        size = sizes(found.description, "image_size", 224)
         rows, columns = size[0] // patch[0], size[1] // patch[1]
     if rows * columns != count:
         raise ValueError(f"{positions} has {count} places: they must be those of a square picture")

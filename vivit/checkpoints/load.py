@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from vivit.checkpoints import flax, huggingface, native
-from vivit.checkpoints.files import UNPICKLE, kind_of, read_json, read_npz, read_safetensors
+from vivit.checkpoints.files import UNPICKLE, kind_of, read_npz, read_safetensors
 from vivit.checkpoints.hints import Hints
 from vivit.checkpoints.hub import fetch, is_hub_name
 from vivit.checkpoints.msgpack_file import read_msgpack
@@ -14,11 +14,13 @@ from vivit.checkpoints.report import Report
 from vivit.checkpoints.resizing import resized
 from vivit.checkpoints.spelling import read
 from vivit.checkpoints.torch_names import plain_names, spellings
+from vivit.json_files import read_object
 from vivit.labels import Labels, as_labels, check_labels, read_labels
 from vivit.model import Model
 from vivit.preprocessing import NAMED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config, Order, Pooling, Positions, named
 from vivit.reference.config import Model as ModelName
+from vivit.reference.values import quoted
 
 ACCEPTED = (
     "it must be a folder with config.json and model.safetensors (ours or Hugging Face's), a published Flax checkpoint "
@@ -87,14 +89,16 @@ def load(
 def _directory(path: Path) -> Model:
     if not (path / native.DESCRIPTION).is_file():
         raise ValueError(f"{path} has no {native.DESCRIPTION}: {ACCEPTED}")
-    description = read_json(path / native.DESCRIPTION)
+    description = read_object(path / native.DESCRIPTION).values
     if description.get("format") == native.FORMAT:
         return native.load_native(path)
     if description.get("model_type") == "vivit":
         return huggingface.load_vivit(path)
     if description.get("model_type") in ("vit", "deit") or "architecture" in description:
         raise ValueError(f"{path} is an image model: start from it with vivit.from_image_model")
-    raise ValueError(f"{path} has model_type {description.get('model_type')!r}: it must be vivit, or our own format")
+    raise ValueError(
+        f"{path} has model_type {quoted(description.get('model_type'))}: it must be vivit, or our own format"
+    )
 
 
 def _file(path: Path, config: Config | None, hints: Hints) -> Model:

@@ -11,6 +11,7 @@ import msgpack
 import numpy as np
 
 from vivit.checkpoints.files import Arrays
+from vivit.reference.values import quoted, shortened
 
 ARRAY, COMPLEX, SCALAR = 1, 2, 3  # Flax's extension types
 CHUNKED = "__msgpack_chunked_array__"
@@ -42,7 +43,7 @@ def read_msgpack(path: Path) -> Arrays:
                 max_array_len=min(size, MOST_LEAVES),
             )
         return dict(_flattened(tree, "", DEEPEST))
-    except (ValueError, TypeError, RecursionError, BufferError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError, BufferError, msgpack.UnpackException) as error:
         raise ValueError(f"{path} cannot be read as a Flax checkpoint: {error or type(error).__name__}") from None
 
 
@@ -59,9 +60,10 @@ def _extension(code: int, data: bytes) -> Any:
     if isinstance(dtype, bytes):
         dtype = dtype.decode("ascii", "replace")
     if dtype not in DTYPES or not isinstance(values, bytes) or not _is_shape(shape):
-        raise ValueError(f"an array of dtype {dtype!r} and shape {shape!r}: dtype must be one of {', '.join(DTYPES)}")
+        what = f"an array of dtype {quoted(dtype)} and shape {quoted(shape)}"
+        raise ValueError(f"{what}: dtype must be one of {', '.join(DTYPES)}")
     if math.prod(shape) * DTYPES[dtype].itemsize != len(values):
-        raise ValueError(f"an array declares shape {tuple(shape)} of {dtype} and holds {len(values):,} bytes")
+        raise ValueError(f"an array declares shape {quoted(tuple(shape))} of {dtype} and holds {len(values):,} bytes")
     return np.frombuffer(values, DTYPES[dtype]).reshape(shape)
 
 
@@ -70,7 +72,7 @@ def _flattened(tree: Any, name: str, depth: int) -> Iterator[tuple[str, np.ndarr
         yield name, _joined(tree, name)
     elif isinstance(tree, (dict, list)):
         if depth == 0:
-            raise ValueError(f"{name} lies deeper than {DEEPEST} names")
+            raise ValueError(f"{shortened(name)} lies deeper than {DEEPEST} names")
         for key, part in tree.items() if isinstance(tree, dict) else enumerate(tree):
             yield from _flattened(part, f"{name}/{key}" if name else str(key), depth - 1)
     elif isinstance(tree, np.ndarray):
@@ -81,11 +83,10 @@ def _joined(tree: dict[str, Any], name: str) -> np.ndarray:
     """An array that was cut into chunks: flat ones, in the order of their numbers."""
     shape, chunks = _numbered(tree.get("shape")), _numbered(tree.get("chunks"))
     if not _is_shape(shape) or not chunks or not all(isinstance(chunk, np.ndarray) for chunk in chunks):
-        raise ValueError(f"{name} is a chunked array without shape or chunks")
+        raise ValueError(f"{shortened(name)} is a chunked array without shape or chunks")
     if math.prod(shape) != sum(chunk.size for chunk in chunks) or len({chunk.dtype for chunk in chunks}) != 1:
-        raise ValueError(
-            f"{name} declares shape {tuple(shape)} and has chunks of {sum(c.size for c in chunks):,} numbers"
-        )
+        held = f"has chunks of {sum(chunk.size for chunk in chunks):,} numbers"
+        raise ValueError(f"{shortened(name)} declares shape {quoted(tuple(shape))} and {held}")
     return np.concatenate([chunk.reshape(chunk.size) for chunk in chunks]).reshape(shape)
 
 

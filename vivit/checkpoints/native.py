@@ -6,7 +6,7 @@ The arrays carry the paths of their leaves ("encoder/blocks/mlp/out/kernel") and
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ import jax
 import numpy as np
 from safetensors.numpy import save_file
 
-from vivit.checkpoints.files import read_json, read_safetensors
+from vivit.checkpoints.files import read_safetensors
 from vivit.checkpoints.renaming import renamed
 from vivit.checkpoints.report import Report
 from vivit.checkpoints.spelling import Spelling, read
+from vivit.json_files import read_object
 from vivit.labels import as_labels
 from vivit.model import Model
 from vivit.preprocessing import Preprocessing
@@ -47,20 +48,15 @@ def save_native(path: Path, model: Model) -> None:
 
 def load_native(path: Path) -> Model:
     """The model in a folder that save_native wrote; weights stay in the mapped file where JAX can use them there."""
-    description = read_json(path / DESCRIPTION)
-    if description.get("version") != VERSION:
-        raise ValueError(f"{path} has version {description.get('version')!r}: it must be {VERSION}")
-    weights = description.get("weights")
-    if weights not in (WEIGHTS, NEXT_WEIGHTS):
-        raise ValueError(f"{path} names its weights {weights!r}: it must be {WEIGHTS} or {NEXT_WEIGHTS}")
+    description = read_object(path / DESCRIPTION)
+    description.choice("version", (VERSION,))
+    weights = description.choice("weights", (WEIGHTS, NEXT_WEIGHTS))
     if not (path / weights).is_file():
         raise ValueError(f"{path} has no {weights}: its config.json names it")
-    try:
-        config = Config(**_fields(description, "config", Config))
-        preprocessing = Preprocessing(**_fields(description, "preprocessing", Preprocessing))
-        labels = None if description.get("labels") is None else as_labels(description["labels"])
-    except (TypeError, ValueError) as error:  # a field is missing, unknown or wrong
-        raise ValueError(f"{path / DESCRIPTION}: {error}") from None
+    config = description.object("config").made(Config)
+    preprocessing = description.object("preprocessing").made(Preprocessing)
+    stated = description.values.get("labels")
+    labels = None if stated is None else as_labels(stated, f"{description.where}: labels")
     spelled = _spellings(config)
     arrays = renamed(read_safetensors(path / weights).arrays)
     params, origins = read(arrays, spelled, config, str(path), jax.device_put)
@@ -75,7 +71,7 @@ def load_native(path: Path) -> Model:
 
 def stated_config(path: Path) -> dict[str, Any]:
     """The fields of Config in a folder of ours, unchecked, before its weights are read; none of any other source."""
-    description = read_json(path / DESCRIPTION) if (path / DESCRIPTION).is_file() else {}
+    description = read_object(path / DESCRIPTION).values if (path / DESCRIPTION).is_file() else {}
     stated = description.get("config") if description.get("format") == FORMAT else None
     return stated if isinstance(stated, dict) else {}
 
@@ -93,7 +89,7 @@ def _replace(path: Path, model: Model, arrays: dict[str, np.ndarray]) -> None:
         raise ValueError(f"{path} is a file: it must be a folder, or not be there")
     old = None
     if (path / DESCRIPTION).exists():
-        description = read_json(path / DESCRIPTION)
+        description = read_object(path / DESCRIPTION).values
         if description.get("format") != FORMAT:
             raise ValueError(f"{path} holds another program's {DESCRIPTION}: name another folder")
         old = description.get("weights")
@@ -112,15 +108,6 @@ def _replace(path: Path, model: Model, arrays: dict[str, np.ndarray]) -> None:
             return
         _write_description(path, model, WEIGHTS)
     (path / NEXT_WEIGHTS).unlink(missing_ok=True)
-
-
-def _fields(description: dict[str, Any], name: str, of: type) -> dict[str, Any]:
-    values = description.get(name)
-    if not isinstance(values, dict):
-        raise ValueError(f"{name} is {values!r}: it must be the fields of {of.__name__}")
-    if unknown := sorted(values.keys() - {field.name for field in fields(of)}):
-        raise ValueError(f"{name} has {', '.join(unknown)}: {of.__name__} has no such field")
-    return values
 
 
 def _write_weights(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -1,10 +1,10 @@
 """`vivit convert SOURCE DEST`: a checkpoint in another format, or a video model that starts from an image model."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import get_args
 
+from vivit.json_files import read_object
 from vivit.reference.config import Config, Model, Order, Pooling, Positions, named
 
 FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "order", "positions", "classes")
@@ -69,7 +69,4 @@ def read_config(name: str) -> Config:
     path = Path(name)
     if not path.is_file():
         return named(name)
-    try:
-        return Config(**json.loads(path.read_text("utf-8")))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is no Config: {error}") from None
+    return read_object(path).made(Config)

@@ -1,13 +1,15 @@
 """Labelled videos from tables: CSV or JSONL with a path, one or several labels, and optional seconds and splits."""
 
 import csv
-import json
+import gc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from vivit.data.sources import SPLIT_FOLDERS, SPLITS, Dataset, Example, Names, check_fractions, given_names, split_of
+from vivit.json_files import decoded
+from vivit.reference.values import quoted
 
 RESERVED = ("path", "start", "end", "split")  # every other column is a head
 SEPARATOR = "|"  # between the labels of one cell of a CSV
@@ -15,12 +17,24 @@ FAULTS_NAMED = 5
 
 
 class _Row(NamedTuple):
-    where: str  # file and line
+    place: tuple[Path, int]  # file and line
     split: str
     path: str
-    labels: dict[str, tuple[str, ...]]  # by head
+    labels: tuple[tuple[str, ...], ...]  # of every head
     start: float | None
     end: float | None
+
+
+class _Wanted(NamedTuple):
+    """What the rows of one table are read with. labels: those that were read before, by what their cells held."""
+
+    split: str
+    base: Path
+    prefix: str  # of a path below base
+    heads: tuple[str, ...]
+    multi_label: bool
+    fractions: Sequence[float]
+    labels: dict[tuple, tuple[tuple[str, ...], ...]]
 
 
 def read_table(
@@ -43,31 +57,55 @@ def read_table(
     """
     tables = table if isinstance(table, Mapping) else {"": table}
     check_fractions(fractions)
+    collects = gc.isenabled()
+    gc.disable()  # a million rows are millions of objects that stay: looking through them all again takes as long
+    try:
+        return _datasets(tables, root, tuple(heads or ()), names or {}, multi_label, fractions)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _datasets(
+    tables: Mapping[str, str | Path],
+    root: str | Path | None,
+    heads: tuple[str, ...],
+    names: Mapping[str, Names],
+    multi_label: bool,
+    fractions: Sequence[float],
+) -> dict[str, Dataset]:
+    """As read_table, of tables by split."""
     rows: list[_Row] = []
-    faults: list[str] = []
+    faults = _Faults()
     for split, file in tables.items():
         if split and split not in SPLITS:
-            raise ValueError(f"a table's split is {split!r}: it must be one of {', '.join(SPLITS)}")
-        records = _records(Path(file), faults)
-        heads = tuple(heads or (column for column in (records[0][1] if records else {}) if column not in RESERVED))
-        if records and not heads:
-            raise ValueError(f"{file} has no label column: it must have one beside {', '.join(RESERVED)}")
-        base = Path(file).parent if root is None else Path(root)
-        for where, record in records:
+            raise ValueError(f"a table's split is {quoted(split)}: it must be one of {', '.join(SPLITS)}")
+        file = Path(file)
+        base = file.parent if root is None else Path(root)
+        wanted: _Wanted | None = None
+        for line, record in _records(file, faults):
+            if wanted is None:
+                heads = heads or tuple(column for column in record if column not in RESERVED)
+                if not heads:
+                    raise ValueError(f"{file} has no label column: it must have one beside {', '.join(RESERVED)}")
+                wanted = _Wanted(split, base, str(base / "_")[:-1], heads, multi_label, fractions, {})
             try:
-                rows.append(_row(where, record, split, base, heads, multi_label, fractions))
+                rows.append(_row((file, line), record, wanted))
             except ValueError as error:
-                faults.append(f"{where}: {error}")
-    known = _names(rows, tuple(heads or ()), names or {}, faults)
-    if faults:
-        more = f"; and {len(faults) - FAULTS_NAMED} more" if len(faults) > FAULTS_NAMED else ""
-        raise ValueError("; ".join(faults[:FAULTS_NAMED]) + more)
+                faults.add((file, line), str(error))
+    known = _names(rows, heads, names, faults)
+    faults.answer()
     if not rows:
         raise ValueError(f"{', '.join(map(str, tables.values()))} has no line: it must have one for every example")
-    number = {head: {name: index for index, name in enumerate(labels)} for head, labels in known.items()}
+    number = [{name: index for index, name in enumerate(labels)} for labels in known.values()]
+    numbered: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}  # many rows have the same labels
     datasets: dict[str, list[Example]] = {}
     for row in rows:
-        labels = tuple(tuple(sorted(number[head][name] for name in row.labels[head])) for head in known)
+        labels = numbered.get(row.labels)
+        if labels is None:
+            heads_labels = zip(row.labels, number, strict=True)
+            labels = tuple(tuple(sorted(places[name] for name in names)) for names, places in heads_labels)
+            numbered[row.labels] = labels
         datasets.setdefault(row.split, []).append(Example(row.path, labels, row.start, row.end))
     return {
         split: Dataset(tuple(datasets[split]), tuple(known), tuple(known.values()), multi_label)
@@ -76,75 +114,106 @@ def read_table(
     }
 
 
-def _records(file: Path, faults: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """Pairs of "file line n" and the columns of that line."""
+class _Faults:
+    """What is wrong in which lines; the first of them are told, all are counted."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+        self.count = 0
+
+    def add(self, place: tuple[Path, int], fault: str) -> None:
+        self.count += 1
+        if self.count <= FAULTS_NAMED:
+            where = f"{place[0]} line {place[1]}"
+            self.first.append(f"{where}: {fault}")
+
+    def answer(self) -> None:
+        """Raises ValueError if there was any."""
+        if self.count:
+            more = f"; and {self.count - FAULTS_NAMED} more" if self.count > FAULTS_NAMED else ""
+            raise ValueError("; ".join(self.first) + more)
+
+
+def _records(file: Path, faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The number of every line and its columns."""
     if not file.is_file():
         raise ValueError(f"{file} is not a file: it must be a table, CSV or JSONL")
-    records: list[tuple[str, dict[str, Any]]] = []
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             if file.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-                for line, text in enumerate(lines, 1):
-                    if text.strip():
-                        _json_record(f"{file} line {line}", text, records, faults)
-                return records
-            reader = csv.DictReader(lines, strict=True)
-            for record in reader:
-                where = f"{file} line {reader.line_num}"
-                if None in record or None in record.values():
-                    faults.append(f"{where}: it must have {len(reader.fieldnames or ())} columns as the header has")
-                else:
-                    records.append((where, dict(record)))
+                yield from _json_records(file, lines, faults)
+            else:
+                yield from _csv_records(file, lines, faults)
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a table: {error}") from None
-    return records
 
 
-def _json_record(where: str, text: str, records: list[tuple[str, dict[str, Any]]], faults: list[str]) -> None:
-    try:
-        record = json.loads(text)
-    except json.JSONDecodeError as error:
-        faults.append(f"{where}: it must be a JSON object: {error}")
-        return
-    if isinstance(record, dict):
-        records.append((where, record))
-    else:
-        faults.append(f"{where}: it must be a JSON object")
+def _json_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, text in enumerate(lines, 1):
+        if text.strip():
+            try:
+                record = decoded(text)
+            except ValueError as error:
+                faults.add((file, line), f"it must be a JSON object: {error}")
+                continue
+            if isinstance(record, dict):
+                yield line, record
+            else:
+                faults.add((file, line), f"it is {quoted(record)}: it must be a JSON object")
 
 
-def _row(
-    where: str,
-    record: dict[str, Any],
-    split: str,
-    base: Path,
-    heads: Sequence[str],
-    multi_label: bool,
-    fractions: Sequence[float],
-) -> _Row:
+def _csv_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(lines, strict=True)
+    columns = next(reader, [])
+    if len(set(columns)) < len(columns):
+        twice = next(column for column in columns if columns.count(column) > 1)
+        raise ValueError(f"{file} has the column {quoted(twice)} twice: it must have every column once")
+    for cells in reader:
+        if len(cells) == len(columns):
+            yield reader.line_num, dict(zip(columns, cells, strict=True))
+        elif cells:
+            faults.add((file, reader.line_num), f"it must have {len(columns)} columns as the header has")
+
+
+def _row(place: tuple[Path, int], record: dict[str, Any], wanted: _Wanted) -> _Row:
     path = record.get("path")
     if not isinstance(path, str) or not path:
-        raise ValueError(f"path is {path!r}: it must name a video")
-    named = record.get("split")
+        raise ValueError(f"path is {quoted(path)}: it must name a video")
+    split, named = wanted.split, record.get("split")
     if not split and named:
-        if named not in SPLIT_FOLDERS:
-            raise ValueError(f"split is {named!r}: it must be one of {', '.join(SPLITS)}")
+        if not isinstance(named, str) or named not in SPLIT_FOLDERS:
+            raise ValueError(f"split is {quoted(named)}: it must be one of {', '.join(SPLITS)}")
         split = SPLIT_FOLDERS[named]
-    start, end = (_seconds(field, record.get(field)) for field in ("start", "end"))
+    start, end = _seconds("start", record.get("start")), _seconds("end", record.get("end"))
     if end is not None and end <= (start or 0):
         raise ValueError(f"end is {end}: it must be after start, {start or 0}")
-    labels = {head: _labels(head, record.get(head), multi_label) for head in heads}
-    return _Row(where, split or split_of(path, fractions), str(base / path), labels, start, end)
+    plain = path[0] not in "/." and "//" not in path and "/." not in path and path[-1] != "/"  # much the faster
+    whole = wanted.prefix + path if plain else str(wanted.base / path)
+    return _Row(place, split or split_of(path, wanted.fractions), whole, _all_labels(record, wanted), start, end)
+
+
+def _all_labels(record: dict[str, Any], wanted: _Wanted) -> tuple[tuple[str, ...], ...]:
+    """Of every head."""
+    cells = tuple(map(record.get, wanted.heads))
+    try:
+        return wanted.labels[cells]
+    except (KeyError, TypeError):  # a list cannot be looked up
+        heads = zip(wanted.heads, cells, strict=True)
+        found = tuple(_labels(head, cell, wanted.multi_label) for head, cell in heads)
+    if all(isinstance(cell, str) for cell in cells):  # 1, 1.0 and True would be the same
+        wanted.labels[cells] = found
+    return found
 
 
 def _seconds(field: str, value: Any) -> float | None:
     if value is None or value == "":
         return None
     try:
-        seconds = float(value)
-    except (TypeError, ValueError):
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{field} is {value!r}: it must be seconds, 0 or more")
+        raise ValueError(f"{field} is {quoted(value)}: it must be seconds, 0 or more")
     return seconds
 
 
@@ -152,32 +221,30 @@ def _labels(head: str, value: Any, multi_label: bool) -> tuple[str, ...]:
     if multi_label and isinstance(value, str):
         value = [part.strip() for part in value.split(SEPARATOR) if part.strip()]
     labels = value if isinstance(value, list) else [] if value in (None, "") else [value]
-    labels = tuple(str(label) if isinstance(label, int) else label for label in labels)
+    labels = tuple(str(label) if type(label) is int and abs(label) < 2**63 else label for label in labels)
     if any(not isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
-        raise ValueError(f"{head} is {value!r}: it must be a label, or a list of different ones")
+        raise ValueError(f"{head} is {quoted(value)}: it must be a label, or a list of different ones")
     if not multi_label and len(labels) != 1:
-        raise ValueError(f"{head} is {value!r}: it must be exactly one label, unless multi_label is set")
+        raise ValueError(f"{head} is {quoted(value)}: it must be exactly one label, unless multi_label is set")
     return labels
 
 
 def _names(
-    rows: list[_Row], heads: Sequence[str], given: Mapping[str, Names], faults: list[str]
+    rows: list[_Row], heads: Sequence[str], given: Mapping[str, Names], faults: _Faults
 ) -> dict[str, tuple[str, ...]]:
     """The labels of every head, given or found; labels that are not among the given ones are faults."""
     strangers = sorted(set(given) - set(heads))
     if strangers and rows:
-        raise ValueError(f"names has {strangers[0]!r}: it must be one of the heads {', '.join(heads)}")
+        raise ValueError(f"names has {quoted(strangers[0])}: it must be one of the heads {', '.join(heads)}")
     known: dict[str, tuple[str, ...]] = {}
-    for head in heads:
+    for place, head in enumerate(heads):
         if head not in given:
-            known[head] = tuple(sorted({label for row in rows for label in row.labels[head]}))
+            known[head] = tuple(sorted({label for row in rows for label in row.labels[place]}))
             continue
         known[head] = given_names(given[head])
         allowed = set(known[head])
         for row in rows:
-            faults += [
-                f"{row.where}: {head} is {label!r}: it must be one of the {len(allowed)} given"
-                for label in row.labels[head]
-                if label not in allowed
-            ]
+            for label in row.labels[place]:
+                if label not in allowed:
+                    faults.add(row.place, f"{head} is {quoted(label)}: it must be one of the {len(allowed)} given")
     return known

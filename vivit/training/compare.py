@@ -7,6 +7,7 @@ from pathlib import Path
 
 import vivit
 from vivit.data.cache import Cache
+from vivit.json_files import read_object
 from vivit.reference.params import parameters
 from vivit.training.carousel import Row, datasets
 from vivit.training.initial import initial
@@ -44,7 +45,7 @@ def compare(
     for row in rows:
         place = folder / row.name.replace(" ", "-").replace(",", "")
         if (place / RESULT).is_file():
-            found.append(Outcome(**json.loads((place / RESULT).read_text())))
+            found.append(read_outcome(place / RESULT))
             continue
         seconds: list[float] = []
 
@@ -68,3 +69,12 @@ def compare(
         write_text(place / RESULT, json.dumps(asdict(outcome)))
         found.append(outcome)
     return found
+
+
+def read_outcome(path: Path) -> Outcome:
+    """A row's figures as they were written. Raises ValueError, naming the file, for anything else."""
+    stated = read_object(path)
+    numbers = {name: stated.number(name) for name in ("seconds", "verb", "noun", "action")}
+    return Outcome(
+        name=stated.text("name"), parameters=stated.count("parameters"), steps=stated.count("steps"), **numbers
+    )

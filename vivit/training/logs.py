@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vivit.json_files import as_object
 from vivit.writing import remove_unfinished, write_file
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"  # names within the folder
@@ -105,12 +106,13 @@ def _lines(path: Path) -> list[bytes]:
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     lines = [line + b"\n" for line in whole.split(b"\n")] if whole else []
     for number, line in enumerate(lines, 1):
+        where = f"{path} line {number}"
         try:
-            event = json.loads(line)
-        except ValueError:
-            event = None
-        if not (isinstance(event, dict) and isinstance(event.get("step"), int) and event.get("kind") in get_args(Kind)):
-            raise ValueError(f"{path} line {number} is damaged: it must be a JSON object with a step and a kind")
+            event = as_object(line.decode(), where)
+            event.count("step", least=0)
+            event.choice("kind", get_args(Kind))
+        except ValueError as error:
+            raise ValueError(f"{where} is damaged: it must be a JSON object with a step and a kind: {error}") from None
     return lines
 
 

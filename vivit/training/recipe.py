@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from vivit.reference.config import Config, named
+from vivit.reference.values import MOST, is_count, is_number, quoted
 
 Optimiser = Literal["sgd", "adamw"]
 Loss = Literal["softmax", "sigmoid"]
@@ -89,7 +90,7 @@ class Recipe:
         for field in ("freeze", "scale_jitter"):
             value = getattr(self, field)
             if not isinstance(value, Sequence) or isinstance(value, str):
-                raise ValueError(f"{field} is {value!r}: it must be a tuple")
+                raise ValueError(f"{field} is {quoted(value)}: it must be a tuple")
             object.__setattr__(self, field, tuple(value))
         _check_choices(self)
         _check_numbers(self)
@@ -100,42 +101,44 @@ def _check_choices(recipe: Recipe) -> None:
     choices = {"optimiser": Optimiser, "loss": Loss, "head_losses": Heads, "dtype": Dtype, "short": Short}
     for field, allowed in choices.items():
         if getattr(recipe, field) not in get_args(allowed):
-            raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be one of {', '.join(get_args(allowed))}")
+            value = quoted(getattr(recipe, field))
+            raise ValueError(f"{field} is {value}: it must be one of {', '.join(get_args(allowed))}")
     if not all(isinstance(pattern, str) for pattern in recipe.freeze):
-        raise ValueError(f"freeze is {recipe.freeze!r}: it must be a tuple of patterns")
+        raise ValueError(f"freeze is {quoted(recipe.freeze)}: it must be a tuple of patterns")
     for field in ("remat", "random_crop", "shuffle_frames"):
         if not isinstance(getattr(recipe, field), bool):
-            raise ValueError(f"{field} is {getattr(recipe, field)!r}: it must be True or False")
+            raise ValueError(f"{field} is {quoted(getattr(recipe, field))}: it must be True or False")
 
 
 _POSITIVE = ("batch_size", "accumulation", "stride", "resize", "crop")
-_COUNTS = ("randaugment_layers", "seed")
+_COUNTS = {"randaugment_layers": 100, "seed": 2**32 - 1}  # and the largest allowed
 _OPTIONAL_COUNTS = {"steps": 1, "warmup_steps": 0}  # and the smallest allowed
 _RATES = ("momentum", "beta1", "beta2", "label_smoothing", "dropout", "attention_dropout", "stochastic_depth")
 _PROBABILITIES = ("flip", "color", "grey", "erase")
 _FROM_ZERO = ("weight_decay", "mixup", "randaugment_magnitude")
+_LARGEST = 1e6  # of these and of epochs
 
 
 def _check_numbers(recipe: Recipe) -> None:
     def check(field: str, kinds: tuple[type, ...], fits: Any, required: str) -> None:
         value = getattr(recipe, field)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not fits(value):
-            raise ValueError(f"{field} is {value!r}: it must be {required}")
+        if not isinstance(value, kinds) or not is_number(value) or not fits(value):
+            raise ValueError(f"{field} is {quoted(value)}: it must be {required}")
 
     number = (int, float)
     for field in _POSITIVE:
-        check(field, (int,), lambda value: value >= 1, "a positive integer")
-    for field in _COUNTS:
-        check(field, (int,), lambda value: value >= 0, "an integer, 0 or more")
+        check(field, (int,), lambda value: 1 <= value <= MOST, f"a positive integer, at most {MOST}")
+    for field, most in _COUNTS.items():
+        check(field, (int,), lambda value, most=most: 0 <= value <= most, f"an integer, 0 or more, at most {most}")
     for field, least in _OPTIONAL_COUNTS.items():
         if getattr(recipe, field) is not None:
-            check(field, (int,), lambda value, least=least: value >= least, f"an integer, {least} or more")
+            check(field, (int,), lambda value, least=least: is_count(value, least), f"an integer, {least} to {MOST}")
     for field in _RATES:
         check(field, number, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1")
     for field in _PROBABILITIES:
         check(field, number, lambda value: 0 <= value <= 1, "a number from 0 to 1")
     for field in _FROM_ZERO:
-        check(field, number, lambda value: 0 <= value < float("inf"), "a number, 0 or more")
+        check(field, number, lambda value: 0 <= value <= _LARGEST, f"a number, 0 or more, at most {_LARGEST:g}")
     check("learning_rate", number, lambda value: 0 < value < float("inf"), "a number above 0")
     check("layer_decay", number, lambda value: 0 < value <= 1, "a number above 0 and at most 1")
     if recipe.clip_norm is not None:
@@ -143,9 +146,10 @@ def _check_numbers(recipe: Recipe) -> None:
     if recipe.ema_decay is not None:
         check("ema_decay", number, lambda value: 0 <= value < 1, "a number from 0 up to, not including, 1, or None")
     if recipe.epochs is not None:
-        check("epochs", number, lambda value: 0 < value < float("inf"), "a number above 0")
+        check("epochs", number, lambda value: 0 < value <= _LARGEST, f"a number above 0, at most {_LARGEST:g}")
     if recipe.warmup_epochs is not None:
-        check("warmup_epochs", number, lambda value: 0 <= value < float("inf"), "a number, 0 or more")
+        required = f"a number, 0 or more, at most {_LARGEST:g}"
+        check("warmup_epochs", number, lambda value: 0 <= value <= _LARGEST, required)
 
 
 def _check_together(recipe: Recipe) -> None:
@@ -159,8 +163,10 @@ def _check_together(recipe: Recipe) -> None:
     if recipe.crop > recipe.resize:
         raise ValueError(f"crop is {recipe.crop}: it must be at most resize, {recipe.resize}")
     jitter = recipe.scale_jitter
-    if len(jitter) != 2 or not all(isinstance(one, (int, float)) for one in jitter) or not 0 < jitter[0] <= jitter[1]:
-        raise ValueError(f"scale_jitter is {jitter}: it must be (smallest, largest) factor, above 0")
+    if len(jitter) != 2 or not all(map(is_number, jitter)) or not 0 < jitter[0] <= jitter[1] <= 100:
+        raise ValueError(
+            f"scale_jitter is {quoted(jitter)}: it must be (smallest, largest) factor, above 0, at most 100"
+        )
 
 
 class Steps(NamedTuple):
@@ -178,7 +184,8 @@ def steps_of(recipe: Recipe, examples: int | None = None) -> Steps:
 
     def steps(epochs: float) -> int:
         if type(examples) is not int or examples < 1:
-            raise ValueError(f"examples is {examples!r}: it must be a positive integer, since the recipe counts epochs")
+            given = quoted(examples)
+            raise ValueError(f"examples is {given}: it must be a positive integer, since the recipe counts epochs")
         return max(1, round(epochs * examples / recipe.batch_size)) if epochs else 0
 
     total = recipe.steps if recipe.steps is not None else steps(recipe.epochs or 0)
@@ -244,5 +251,5 @@ def recipe(name: str) -> Named:
     Raises ValueError for an unknown name.
     """
     if name not in _PUBLISHED:
-        raise ValueError(f"no recipe is named {name!r}: it must be one of {', '.join(RECIPES)}")
+        raise ValueError(f"no recipe is named {quoted(name)}: it must be one of {', '.join(RECIPES)}")
     return _PUBLISHED[name]

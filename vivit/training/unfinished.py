@@ -6,13 +6,14 @@ One file, replaced at once, so that sums and position always belong together. No
 import hashlib
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from vivit.checkpoints.files import read_npz
 from vivit.data.sources import Dataset
+from vivit.json_files import as_object
 from vivit.writing import remove_unfinished, write_file
 
 NAME = "evaluation.npz"
@@ -51,11 +52,13 @@ def load_unfinished(folder: Path, sums: Sums, about: dict[str, Any]) -> dict[str
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            text = json.loads(str(arrays["text"]))
-            logits, views = arrays["logits"], arrays["views"]
-        old, loader = dict(text["about"]), dict(text["loader"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        text = as_object(str(arrays["text"]), f"{path}'s text")
+        old, loader = text.object("about").values, text.object("loader").values
+        logits, views = arrays["logits"], arrays["views"]
+        if views.ndim != 1 or logits.shape != (len(views), sums.logits.shape[1]) or len(views) > len(sums.views):
+            raise ValueError(f"logits and views have shapes {logits.shape} and {views.shape}: they do not fit")
+    except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: remove it to start anew: {error}") from None
     now = json.loads(json.dumps(about))
     if changed := sorted(name for name in {*old, *now} if old.get(name) != now.get(name)):

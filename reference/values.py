@@ -1,0 +1,45 @@
+"""What a value must be, and how one that is not stands in an error: shortened, whatever it is."""
+
+import math
+import re
+
+LONGEST = 200  # characters of one value in a message
+MOST = 2**31 - 1  # of anything that is counted: what XLA and FFmpeg count with
+
+
+def quoted(value: object) -> str:
+    """A value as Python writes it, its middle left out if it is long."""
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to write the longest
+        return f"an integer of some {int(value.bit_length() * math.log10(2)):,} digits"
+    try:
+        return shortened(repr(value))
+    except (ValueError, RecursionError):
+        return f"a {type(value).__name__} that is too large to be shown"
+
+
+def shortened(text: str) -> str:
+    """At most LONGEST characters of a text: its beginning and its end."""
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2 - 1
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def message(text: str) -> str:
+    """A message on one line, in which no word, such as a path, is longer than a value may be."""
+    return " ".join(shortened(word) for word in re.split(r"\s+", text.strip()))
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite real number that a float can hold, and no bool."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def is_count(value: object, least: int = 1) -> bool:
+    """Whether this is an integer from `least` to MOST, and no bool."""
+    return type(value) is int and least <= value <= MOST
