@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from vivit.extras import missing
+
 PROGRAMS = {
     "forward": "the four models at ViViT-B/16x2 on this device, beside other implementations",
     "attention": "the attention cores on this device, timed",
@@ -22,7 +24,11 @@ def main() -> int:
         listed = "; ".join(f"{name}: {what}" for name, what in PROGRAMS.items())
         print(f"usage: python -m bench NAME [OPTION ...]   with NAME one of   {listed}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+    try:
+        return importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+    except ModuleNotFoundError as error:
+        print(f"bench {sys.argv[1]}: {missing(error)}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def shortened(text: str) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
-def message(text: str) -> str:
+def one_line(text: str) -> str:
     """A message on one line, in which no word, such as a path, is longer than a value may be."""
     return " ".join(shortened(word) for word in re.split(r"\s+", text.strip()))
 

@@ -245,7 +245,7 @@ def test_a_huge_description_is_not_read(tmp_path, monkeypatch):
     [
         ("version", 2, "config.json: version is 2: it must be 1"),
         ("weights", "../model.safetensors", "it must be model.safetensors or model.next.safetensors"),
-        ("config", {"model": "spatio_temporal", "colour": 3}, "config has 'colour': Config has no such field"),
+        ("config", {"model": "spatio_temporal", "colour": 3}, "config has colour: Config has no such field"),
         ("config", {"frames": 8}, "config.json: config: model is missing: Config requires it"),
         ("config", 7, "config.json: config is 7: it must be a JSON object"),
         ("preprocessing", {"std": [0, 1, 1]}, "they must not be 0"),

@@ -63,7 +63,6 @@ def test_logits_are_averaged_over_clips_spread_in_time_and_three_crops_from_end_
 @pytest.mark.fast
 @pytest.mark.parametrize("resize", [None, 32, 41])
 def test_classifying_a_video_gives_the_logits_that_evaluating_it_gives(resize, model, tmp_path):
-    pytest.importorskip("grain", reason="the [train] extra is not installed")
     from vivit.data.sources import Dataset, Example
     from vivit.training.evaluate import evaluate
 

@@ -78,7 +78,6 @@ def test_a_command_says_in_one_line_what_overflowed_and_writes_nothing(command, 
 
 
 def test_an_evaluation_names_the_video_and_the_stage(video):
-    pytest.importorskip("grain", reason="the [train] extra is not installed")
     from vivit.data.sources import Dataset, Example
     from vivit.training.evaluate import evaluate
 

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from vivit.commands import audit, classify, convert, data, evaluate, explain, export, features, info, train
+from vivit.extras import missing
+from vivit.reference.values import one_line
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,8 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        print(f"vivit {options.command}: {missing(error)}", file=sys.stderr)
+        return 2
     except (ValueError, OSError) as error:
-        print(f"vivit {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"vivit {options.command}: {one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"vivit {options.command}: interrupted", file=sys.stderr)

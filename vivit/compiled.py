@@ -8,6 +8,7 @@ import numpy as np
 from vivit import models
 from vivit.reference.config import Config
 from vivit.reference.params import Params, convert, shapes
+from vivit.reference.values import quoted
 
 Array = np.ndarray | jax.Array
 
@@ -54,4 +55,4 @@ def check_stages(names: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
             few = ", ".join([*known[:8], "…", *known[-3:]])
-            raise ValueError(f"stage is {name!r}: it must be one of the model's {len(known)}: {few}")
+            raise ValueError(f"stage is {quoted(name)}: it must be one of the model's {len(known)}: {few}")

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from vivit.kernels.dropout import Dropout, halves, multipliers
 from vivit.reference.config import Config
 from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops, MlpDrops
+from vivit.reference.values import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Rates:
         for field in ("dropout", "attention_dropout", "stochastic_depth"):
             rate = getattr(self, field)
             if not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-                raise ValueError(f"{field} is {rate!r}: it must be a number from 0 up to, not including, 1")
+                raise ValueError(f"{field} is {quoted(rate)}: it must be a number from 0 up to, not including, 1")
 
 
 @dataclass(frozen=True, kw_only=True)

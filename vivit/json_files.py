@@ -10,7 +10,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from vivit.reference.values import MOST, is_count, is_number, quoted
+from vivit.reference.values import MOST, is_count, is_number, quoted, shortened
 
 LARGEST = 2**24  # bytes; the index of a sharded model has some 100 kB
 DEEPEST = 64  # lists and objects within each other
@@ -87,7 +87,7 @@ class Fields:
     def check_names(self, known: Iterable[str], of: str) -> None:
         """Raises ValueError if there is a field of another name. of: what has no such field."""
         if unknown := sorted(self.values.keys() - set(known)):
-            raise ValueError(f"{self.where} has {quoted(', '.join(unknown))}: {of} has no such field")
+            raise ValueError(f"{self.where} has {shortened(', '.join(unknown))}: {of} has no such field")
 
     def made(self, kind: Callable[..., Made]) -> Made:
         """The dataclass of which these are the fields; it checks their values itself."""

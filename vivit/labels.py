@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from vivit.json_files import parsed
+from vivit.paths import as_path
 from vivit.reference.config import Config
 from vivit.reference.values import quoted
 
@@ -23,7 +24,7 @@ def read_labels(source: str | Path) -> Labels:
     if str(source) in SHIPPED:
         text = resources.files("vivit").joinpath("label_names", SHIPPED[str(source)]).read_text("utf-8")
         return as_labels(parsed(text, str(source)))
-    path = Path(source)
+    path = as_path(source)
     if not path.is_file():
         raise ValueError(f"labels {source} is no file: it must be one, or one of {', '.join(SHIPPED)}")
     if path.stat().st_size > LARGEST_FILE:

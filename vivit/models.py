@@ -19,6 +19,7 @@ from vivit.reference.attention import record
 from vivit.reference.config import Config
 from vivit.reference.params import Dense, Params, check
 from vivit.reference.tubelet import check_frames_valid, check_video
+from vivit.reference.values import quoted
 
 Grid = tuple[int, int, int]
 
@@ -85,7 +86,7 @@ def forward(
     """
     video, frames_valid, grid, dtype = checked(params, video, config, frames_valid, resize, dtype)
     if attention not in ATTENTION:
-        raise ValueError(f"attention is {attention!r}: it must be one of {', '.join(ATTENTION)}")
+        raise ValueError(f"attention is {quoted(attention)}: it must be one of {', '.join(ATTENTION)}")
     rates = Rates(
         dropout=dropout,
         attention_dropout=attention_dropout,

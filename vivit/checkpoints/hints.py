@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from vivit.reference.config import Config, Model, Order, Pooling, Positions
+from vivit.reference.values import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Hints:
         for field in fields(self):
             said, found = getattr(self, field.name), getattr(config, field.name)
             if field.name not in ("frames", "height", "width") and said is not None and said != found:
-                raise ValueError(f"{field.name} is {said!r}: {source} has {found!r}")
+                raise ValueError(f"{field.name} is {quoted(said)}: {source} has {quoted(found)}")
 
     def size(self, config: Config) -> tuple[int, int, int]:
         """(frames, height, width) that was asked for, the config's where nothing was."""

@@ -13,6 +13,7 @@ from vivit.checkpoints.torch_names import spellings
 from vivit.model import Model
 from vivit.preprocessing import HUGGING_FACE
 from vivit.reference.config import COLORS
+from vivit.reference.values import quoted
 from vivit.writing import new_folder
 
 
@@ -35,7 +36,7 @@ def check_port(known: Mapping[str, Any]) -> None:
     faults = []
     for field, wanted in (("model", "spatio_temporal"), ("pooling", "token"), ("positions", "learned")):
         if known.get(field, wanted) != wanted:
-            faults.append(f"{field} is {known[field]!r}: it must be {wanted!r}")
+            faults.append(f"{field} is {quoted(known[field])}: it must be {quoted(wanted)}")
     if known.get("sampled_frames") not in (None, known.get("frames")):
         faults.append(f"sampled_frames is {known['sampled_frames']}: it must be None")
     if known.get("classes") and known.get("representation") is not None:

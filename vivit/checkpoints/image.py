@@ -15,13 +15,17 @@ import numpy as np
 from vivit.checkpoints.image_source import ImageModel, read_image_model
 from vivit.checkpoints.report import Origin, Report
 from vivit.checkpoints.spelling import rebuilt
+from vivit.data.opening import Limits
 from vivit.initialise import draws
+from vivit.memory import check_model
 from vivit.model import Model
+from vivit.paths import as_path
 from vivit.preprocessing import preprocessing_for
 from vivit.reference import tubelet
 from vivit.reference.config import Config
 from vivit.reference.params import FactorisedBlock, Leaf, leaves, shapes
 from vivit.reference.positions import resize_space, tile
+from vivit.reference.values import quoted
 
 Embedding = Literal["central_frame", "inflation"]
 MADE = dict[str, tuple[np.ndarray, str, str]]  # leaf: (values, source, change)
@@ -34,6 +38,7 @@ def from_image_model(
     seed: int = 0,
     *,
     keep_head: bool = False,
+    limits: Limits | None = None,
 ) -> Model:
     """A video model of this config that starts from an image ViT's weights; its report says where each leaf is from.
 
@@ -41,6 +46,7 @@ def from_image_model(
     big_vision. config: any of the four models, any clip; its GELU and epsilon become the source's. embedding: how the
     patch kernel fills the tubelet's frames (eq. 9 or 8). seed: of what starts fresh: the head, unless keep_head, model
     2's temporal encoder, model 3's temporal attention, whose output projection is zero, so that it starts as identity.
+    limits: as vivit.load's.
 
     Positions are resized over space and tiled over time. For a still video the features are the image model's in models
     2 (frames averaged) and 3, and in model 1 without a class token or with a single time index: a class token that
@@ -48,8 +54,11 @@ def from_image_model(
     Raises ValueError if sizes do not agree, naming both, or if the source is no image ViT.
     """
     if embedding not in get_args(Embedding):
-        raise ValueError(f"embedding is {embedding!r}: it must be one of {', '.join(get_args(Embedding))}")
-    path = Path(path)
+        raise ValueError(f"embedding is {quoted(embedding)}: it must be one of {', '.join(get_args(Embedding))}")
+    if not isinstance(config, Config):
+        raise ValueError(f"config is {quoted(config)}: it must be a vivit.Config, such as vivit.named('vivit-b/16x2')")
+    check_model(config, (limits or Limits()).memory)
+    path = as_path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: it must be an image model's file or directory")
     image = read_image_model(path, heads=config.heads, head=keep_head)

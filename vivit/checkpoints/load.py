@@ -14,9 +14,12 @@ from vivit.checkpoints.report import Report
 from vivit.checkpoints.resizing import resized
 from vivit.checkpoints.spelling import read
 from vivit.checkpoints.torch_names import plain_names, spellings
+from vivit.data.opening import Limits
 from vivit.json_files import read_object
 from vivit.labels import Labels, as_labels, check_labels, read_labels
+from vivit.memory import check_model
 from vivit.model import Model
+from vivit.paths import as_path
 from vivit.preprocessing import NAMED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config, Order, Pooling, Positions, named
 from vivit.reference.config import Model as ModelName
@@ -43,6 +46,7 @@ def load(
     classes: tuple[int, ...] | None = None,
     labels: str | Path | Labels | None = None,
     preprocessing: str | Preprocessing | None = None,
+    limits: Limits | None = None,
 ) -> Model:
     """The model in a checkpoint: our own folder, a Hugging Face ViViT, a published Flax file or its tree as .npz.
 
@@ -53,11 +57,14 @@ def load(
     frames, height, width: the clips that you have. If the checkpoint is for others its positions are interpolated; if
     it does not say its own, these are.
     labels: class names, as vivit.labels.read_labels takes them; None: the checkpoint's. preprocessing: a Preprocessing,
-    "published" (-1…1) or "hugging_face" (-3…1); None: what the checkpoint states.
+    "published" (-1…1) or "hugging_face" (-3…1); None: what the checkpoint states. limits: its memory is what the model
+    may take with one of its clips.
 
     Returns a Model with float32 weights; model.report lists the origin of every leaf. Raises ValueError in one line,
     and nothing is half loaded, for what is missing, extra, wrongly shaped, not finite, broken, or not determined.
     """
+    if classes is not None and not isinstance(classes, (tuple, list)):
+        raise ValueError(f"classes is {quoted(classes)}: it must be the number of every head's classes, such as (400,)")
     hints = Hints(
         model=model,
         frames=frames,
@@ -69,10 +76,12 @@ def load(
         positions=positions,
         classes=None if classes is None else tuple(classes),
     )
-    config = named(config) if isinstance(config, str) else config
-    if is_hub_name(path):
-        path = fetch(str(path))
-    path = Path(path)
+    config = as_config(config)
+    memory = (limits or Limits()).memory
+    if config is not None:
+        check_model(config, memory)
+    named_path = as_path(path)
+    path = fetch(str(path)) if is_hub_name(path) else named_path
     if not path.exists():
         raise ValueError(f"{path} does not exist: {ACCEPTED}")
     found = _directory(path) if path.is_dir() else _file(path, config, hints)
@@ -83,7 +92,16 @@ def load(
     if preprocessing is not None:
         found = replace(found, preprocessing=_preprocessing(preprocessing, found.config))
         found = replace(found, report=found.report.noted(f"preprocessing: {found.preprocessing.range}, as you said"))
-    return resized(found, *hints.size(found.config))
+    frames, height, width = hints.size(found.config)
+    check_model(replace(found.config, frames=frames, height=height, width=width), memory)
+    return resized(found, frames, height, width)
+
+
+def as_config(config: Config | str | None) -> Config | None:
+    """The config that is meant, by itself or by its name."""
+    if config is not None and not isinstance(config, (Config, str)):
+        raise ValueError(f"config is {quoted(config)}: it must be a vivit.Config or a name, such as vivit-b/16x2-fe")
+    return named(config) if isinstance(config, str) else config
 
 
 def _directory(path: Path) -> Model:
@@ -122,7 +140,7 @@ def _single_safetensors(path: Path, config: Config | None) -> Model:
         raise ValueError(f"{path} is a file without its config.json: pass the folder, or config=")
     arrays = plain_names(read_safetensors(path).arrays)
     if config.model != "spatio_temporal":
-        raise ValueError(f"model is {config.model!r}: PyTorch's names are those of spatio_temporal only")
+        raise ValueError(f"model is {quoted(config.model)}: PyTorch's names are those of spatio_temporal only")
     params, origins = read(arrays, spellings(config), config, str(path), jax.device_put)
     notes = (f"{path}: the weights of a Hugging Face ViViT", "preprocessing: −1…1: a file of weights states none")
     return Model(config=config, params=params, report=Report(origins, notes))
@@ -142,6 +160,6 @@ def _preprocessing(said: str | Preprocessing, config: Config) -> Preprocessing:
     if isinstance(said, Preprocessing):
         return said
     if said not in NAMED:
-        raise ValueError(f"preprocessing is {said!r}: it must be a Preprocessing or one of {', '.join(NAMED)}")
+        raise ValueError(f"preprocessing is {quoted(said)}: it must be a Preprocessing or one of {', '.join(NAMED)}")
     size = preprocessing_for(config.height, config.width)
     return replace(NAMED[said], resize=size.resize, crop=size.crop)

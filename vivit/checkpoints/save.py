@@ -11,7 +11,9 @@ from vivit.checkpoints.huggingface_export import check_port, write_vivit
 from vivit.checkpoints.native import save_native
 from vivit.checkpoints.spelling import finite
 from vivit.model import Model
+from vivit.paths import as_path
 from vivit.reference.params import leaves
+from vivit.reference.values import quoted
 from vivit.writing import write_file
 
 Format = Literal["vivit", "huggingface", "npz"]
@@ -26,7 +28,10 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
     Raises ValueError if the format cannot hold the model, if weights hold NaN or infinity, or if path holds something
     else.
     """
-    path = Path(path)
+    path = as_path(path)
+    if not isinstance(model, Model):
+        kind = type(model).__name__
+        raise ValueError(f"model is of type {kind}: it must be a vivit.Model, such as vivit.Model(config=…, params=…)")
     check_format(to, vars(model.config))
     broken = [name for name, leaf in leaves(model.params) if not finite(np.asarray(leaf))]
     if broken:
@@ -46,7 +51,7 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
 def check_format(to: str, known: Mapping[str, Any]) -> None:
     """Raises ValueError unless `to` is a format that can hold a model of which these fields of its Config are known."""
     if to not in get_args(Format):
-        raise ValueError(f"to is {to!r}: it must be one of {', '.join(get_args(Format))}")
+        raise ValueError(f"to is {quoted(to)}: it must be one of {', '.join(get_args(Format))}")
     if to == "huggingface":
         check_port(known)
 

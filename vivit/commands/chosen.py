@@ -3,7 +3,9 @@
 import argparse
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from vivit.reference.values import MOST, quoted
 
 if TYPE_CHECKING:
     from vivit.data.opening import Limits
@@ -26,6 +28,13 @@ def add_checkpoint(
     said.add_argument("--preprocessing", choices=("published", "hugging_face"), help="-1…1 or -3…1")
     for name in ("--frames", "--height", "--width"):
         said.add_argument(name, type=int, metavar="N")
+    add_memory(parser)
+
+
+def add_memory(parser: argparse.ArgumentParser) -> None:
+    """--memory."""
+    told = "that the model and its clips may take (default: 16, or what the machine has if that is less)"
+    parser.add_argument("--memory", type=float, metavar="GB", help=told)
 
 
 def add_videos(parser: argparse.ArgumentParser, *, several: bool = True) -> None:
@@ -65,7 +74,7 @@ def loaded(options: argparse.Namespace) -> "tuple[Model, str]":
     from vivit.checkpoints.load import load  # here, so that `vivit info` need not load JAX
     from vivit.demonstration import demo_checkpoint
 
-    said = {name: getattr(options, name) for name in SAID}
+    said: dict[str, Any] = {name: getattr(options, name) for name in SAID} | {"limits": limits(options)}
     if options.checkpoint is None:
         return load(demo_checkpoint(), **said), "the demo model"
     return load(options.checkpoint, **said), options.checkpoint
@@ -88,18 +97,22 @@ def announce(options: argparse.Namespace, *, numbered: bool = False) -> None:
 
 
 def limits(options: argparse.Namespace) -> "Limits":
-    """What --max-pixels and --max-packets allow. Raises ValueError unless they are positive."""
+    """What --max-pixels, --max-packets (where a command has them) and --memory allow, all of them positive."""
     from vivit.data.opening import Limits
+    from vivit.memory import GB
 
-    said = {"pixels": options.max_pixels, "packets": options.max_packets}
+    said = {name: getattr(options, f"max_{name}", None) for name in ("pixels", "packets")}
     for name, value in said.items():
         if value is not None and value < 1:
-            raise ValueError(f"--max-{name} is {value}: it must be at least 1")
+            raise ValueError(f"--max-{name} is {quoted(value)}: it must be at least 1")
+    if options.memory is not None and not 0 < options.memory <= MOST:
+        raise ValueError(f"--memory is {options.memory}: it must be gigabytes, more than 0 and at most {MOST}")
+    said["memory"] = None if options.memory is None else max(1, round(options.memory * GB))
     return Limits(**{name: value for name, value in said.items() if value is not None})
 
 
 def _views(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    found = re.fullmatch(r"([1-9]\d{0,8})x([1-9]\d{0,8})", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} must be clips x crops, such as 4x3")
+        raise argparse.ArgumentTypeError(f"{quoted(text)} must be clips x crops, such as 4x3")
     return int(found[1]), int(found[2])

@@ -2,9 +2,11 @@
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
+from vivit.commands.chosen import add_memory, limits
 from vivit.json_files import read_object
+from vivit.paths import as_path
 from vivit.reference.config import Config, Model, Order, Pooling, Positions, named
 
 FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "order", "positions", "classes")
@@ -29,6 +31,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     said.add_argument("--classes", type=int, nargs="+", metavar="N", help="of each head")
     said.add_argument("--labels", help="kinetics400, something_something_v2, or a file")
     said.add_argument("--preprocessing", choices=("published", "hugging_face"), help="-1…1 or -3…1")
+    add_memory(parser)
     image = parser.add_argument_group("starting from an image model (with --config)")
     image.add_argument("--image", choices=("central_frame", "inflation"), help="SOURCE is one; its kernel becomes …")
     image.add_argument("--seed", type=int, default=0, help="of what starts fresh (default: 0)")
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from vivit.checkpoints.save import check_format, save
     from vivit.demonstration import demo_checkpoint
 
+    allowed = limits(options)
     config = None if options.config is None else read_config(options.config)
     said = {name: getattr(options, name) for name in FIELDS if getattr(options, name) is not None}
     demo = options.source == "demo" and not Path("demo").exists()
@@ -52,11 +56,12 @@ def run(options: argparse.Namespace) -> int:
     if options.image is None:
         if options.keep_head or options.seed:
             raise ValueError("--seed and --keep-head are for an image model: name its --image embedding")
-        model = load(source, config, labels=options.labels, preprocessing=options.preprocessing, **said)
+        model = load(source, config, labels=options.labels, preprocessing=options.preprocessing, limits=allowed, **said)
     else:
         if config is None or said or options.labels or options.preprocessing:
             raise ValueError("--image takes the whole model from --config: give that, and no other field")
-        model = from_image_model(source, config, options.image, seed=options.seed, keep_head=options.keep_head)
+        choices: dict[str, Any] = dict(seed=options.seed, keep_head=options.keep_head)
+        model = from_image_model(source, config, options.image, **choices, limits=allowed)
     save(options.dest, model, options.to)
     print(model.report)
     lost = " (weights alone: labels, preprocessing and config are not in it)" if options.to == "npz" else ""
@@ -66,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
 
 def read_config(name: str) -> Config:
     """A named variant, or the fields in a JSON file."""
-    path = Path(name)
+    path = as_path(name)
     if not path.is_file():
         return named(name)
     return read_object(path).made(Config)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vivit.commands.chosen import add_checkpoint, announce, loaded
+from vivit.commands.chosen import add_checkpoint, announce, limits, loaded
 
 if TYPE_CHECKING:
     from vivit.inference.export import Exported
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     )
     check_export(options.output, **settings)
     model, _ = loaded(options)
-    _print(export(model, options.output, **settings))
+    _print(export(model, options.output, **settings, limits=limits(options)))
     announce(options)
     return 0
 

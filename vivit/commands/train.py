@@ -15,7 +15,9 @@ from rich.logging import RichHandler
 from rich.progress import TextColumn
 from rich.table import Table
 
+from vivit.commands.run_types import SWITCHES, TEXTS, checked
 from vivit.commands.shown import RIGHT, clips_progress, console
+from vivit.reference.values import shortened
 
 if TYPE_CHECKING:
     from vivit.training.loop import Progress
@@ -38,12 +40,13 @@ OWN = {  # what a JSON file may hold beside a recipe's fields; flags have the sa
     "threads": "that decode",
     "broken": "videos that cannot be used: fail or skip",
     "cache": "a folder for decoded frames",
+    "memory": "gigabytes that the model and a batch may take (default: 16, or what the machine has if that is less)",
     "cluster": "join the other processes of the pod or cluster that this one runs in",
     "address": "host:port of process 0, where no cluster says it; with --processes and --process",
     "processes": "how many there are",
     "process": "which one this is, from 0",
 }
-LISTS, SWITCHES = ("heads",), ("multi_label", "cluster")
+LISTS = ("heads",)
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -60,7 +63,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         elif name in LISTS:
             own.add_argument(flag, nargs="+", default=None, help=text)
         else:
-            own.add_argument(flag, default=None, type=_value, help=text)
+            own.add_argument(flag, default=None, type=str if name in TEXTS else _value, help=text)
     chosen = parser.add_argument_group("fields of the recipe (vivit/training/recipe.py says what they mean)")
     for name in _recipe_fields():
         chosen.add_argument(f"--{name.replace('_', '-')}", default=None, type=_value, metavar="…")
@@ -80,7 +83,7 @@ def _value(text: str) -> Any:
     """A number, True, None or a tuple as Python writes them; else the text itself."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # what else may come of a text
         return text
 
 
@@ -105,24 +108,31 @@ def run(options: argparse.Namespace) -> int:
 
 def _said(options: argparse.Namespace) -> dict[str, Any]:
     """The file's choices with the flags' in their place. Raises ValueError for a name that is neither's."""
-    from vivit.checkpoints.files import read_json
+    from vivit.json_files import Fields, read_object
 
     known = [*OWN, *_recipe_fields()]
     said = {}
     if options.file is not None:
-        said = read_json(options.file)
-        if unknown := sorted(said.keys() - set(known)):
-            raise ValueError(f"{options.file} has {', '.join(unknown)}: it must have names such as data, recipe, model")
-    return said | {name: getattr(options, name) for name in known if getattr(options, name) is not None}
+        stated = read_object(options.file)
+        if unknown := shortened(", ".join(sorted(stated.values.keys() - set(known)))):
+            raise ValueError(f"{options.file} has {unknown}: it must have names such as data, recipe, model")
+        said = checked(stated)
+    flags = {name: getattr(options, name) for name in known if getattr(options, name) is not None}
+    if isinstance(flags.get("mesh"), tuple):
+        flags["mesh"] = list(flags["mesh"])
+    return said | checked(Fields(flags, "the command line"))
 
 
 def _train(said: dict[str, Any], only_print: bool) -> int:
     import vivit
     from vivit.data.cache import Cache
+    from vivit.data.opening import Limits
     from vivit.data.reading import read_data
     from vivit.figures import check_installed
+    from vivit.memory import GB
     from vivit.training import start
     from vivit.training.initial import initial
+    from vivit.training.inputs import check_training
     from vivit.training.logs import METRICS
     from vivit.training.loop import Run, train
     from vivit.training.plots import learning_curves
@@ -133,16 +143,20 @@ def _train(said: dict[str, Any], only_print: bool) -> int:
             raise ValueError(f"--{name} is missing: it must be {OWN[name]}")
     check_installed()
     recipe, config = _recipe(said)
+    allowed = Limits() if "memory" not in said else Limits(memory=max(1, round(said["memory"] * GB)))
     if only_print:
         print(json.dumps(said, indent=1))
         return 0
+    if config is not None:
+        check_training(config, recipe, allowed.memory)
     if said.get("cluster") or "address" in said:
         start.start(said.get("address"), said.get("processes"), said.get("process"))
     splits = read_data(said["data"], heads=said.get("heads"), multi_label=bool(said.get("multi_label")))
     if "train" not in splits:
         raise ValueError(f"{said['data']} has {', '.join(splits)}: it must have examples to train on")
     dataset = splits["train"]
-    model = initial(dataset, config, said.get("start"), image=said.get("image"), seed=recipe.seed)
+    model = initial(dataset, config, said.get("start"), image=said.get("image"), seed=recipe.seed, limits=allowed)
+    check_training(model.config, recipe, allowed.memory)
     folder = Path(said["folder"])
     options = {
         name: said[name] for name in ("save_every", "keep", "validate_every", "threads", "broken") if name in said

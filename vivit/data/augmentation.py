@@ -15,6 +15,7 @@ from PIL import Image
 from vivit.data.color import ColorChange, change_color, draw_color, to_grey
 from vivit.data.randaugment import MOST, Operation, distort, draw_operations
 from vivit.reference.config import COLORS
+from vivit.reference.values import quoted
 
 ERASED_AREA = (0.02, 1 / 3)  # of the frame; Zhong et al. 2020, section 3.2
 ERASED_ASPECT = (0.3, 10 / 3)  # height / width
@@ -49,20 +50,20 @@ class Augmentation:
     def __post_init__(self) -> None:
         scale = self.scale
         if not isinstance(scale, (tuple, list)) or len(scale) != 2 or not all(map(_is_number, scale)):
-            raise ValueError(f"scale is {scale!r}: it must be two numbers (least, most)")
+            raise ValueError(f"scale is {quoted(scale)}: it must be two numbers (least, most)")
         object.__setattr__(self, "scale", tuple(scale))
         if not 0 < scale[0] <= scale[1] < math.inf:
-            raise ValueError(f"scale is {scale!r}: it must be two positive numbers, the smaller first")
+            raise ValueError(f"scale is {quoted(scale)}: it must be two positive numbers, the smaller first")
         for field in ("flip", "color", "grey", "erase"):
             value = getattr(self, field)
             if not _is_number(value) or not 0 <= value <= 1:
-                raise ValueError(f"{field} is {value!r}: it must be a probability from 0 to 1")
+                raise ValueError(f"{field} is {quoted(value)}: it must be a probability from 0 to 1")
         if type(self.random_crop) is not bool:
-            raise ValueError(f"random_crop is {self.random_crop!r}: it must be True or False")
+            raise ValueError(f"random_crop is {quoted(self.random_crop)}: it must be True or False")
         if type(self.operations) is not int or self.operations < 0:
-            raise ValueError(f"operations is {self.operations!r}: it must be an integer, 0 or more")
+            raise ValueError(f"operations is {quoted(self.operations)}: it must be an integer, 0 or more")
         if not _is_number(self.magnitude) or not 0 <= self.magnitude <= MOST:
-            raise ValueError(f"magnitude is {self.magnitude!r}: it must be a number from 0 to {MOST}")
+            raise ValueError(f"magnitude is {quoted(self.magnitude)}: it must be a number from 0 to {MOST}")
 
 
 # The published recipes, for frames whose shorter side is 256 (Something-Something: 288) cut to 224 (256). The last two
@@ -109,7 +110,7 @@ def augment(
         raise ValueError(f"clip is uint8{list(clip.shape)}: it must have at least one frame and one pixel")
     for name, value in (("height", height), ("width", width)):
         if type(value) is not int or value < 1:
-            raise ValueError(f"{name} is {value!r}: it must be a positive integer")
+            raise ValueError(f"{name} is {quoted(value)}: it must be a positive integer")
     _, *size, _ = clip.shape
     drawn = draw(generator, options, (size[0], size[1]), height=height, width=width)
     return apply(clip, drawn, height=height, width=width)

@@ -15,9 +15,10 @@ from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
 from vivit.data.pictures import Fit
 from vivit.data.probing import Video, probe
-from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, random_clip, segment
+from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, random_clip, segment, warn_of_loop
 from vivit.data.sources import Example
 from vivit.data.views import cover, windows
+from vivit.reference.values import quoted
 
 VIDEOS_REMEMBERED = 4096
 
@@ -29,8 +30,8 @@ class Pixels:
     """What the clips of a model are: how long, how large, made how.
 
     shorter_side: pictures are scaled to it before anything else, at least until they cover height x width; None: just
-    so far, and training takes the centre. transform: from uint8[frames tall wide 3] and a generator to uint8[frames height
-    width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: what a file may ask.
+    so far, and training takes the centre. transform: from uint8[frames tall wide 3] and a generator to uint8[frames
+    height width 3], or larger: then the centre is cut out. cache: where decoded frames are kept. limits: of a file.
     decoder_threads: of one video; 0: as many as there are cores. More than one help where few videos are decoded at
     once. refuse_damaged: whether a file is an error if damage is met in it, or shown as well as it can be, with a
     warning.
@@ -50,9 +51,9 @@ class Pixels:
     def __post_init__(self) -> None:
         for name in ("height", "width"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: it must be a positive integer")
+                raise ValueError(f"{name} is {quoted(getattr(self, name))}: it must be a positive integer")
         if type(self.decoder_threads) is not int or self.decoder_threads < 0:
-            raise ValueError(f"decoder_threads is {self.decoder_threads!r}: it must be a number of threads, 0 for all")
+            raise ValueError(f"decoder_threads is {quoted(self.decoder_threads)}: it must be a number, 0 for all")
         if self.shorter_side is not None and self.shorter_side < min(self.height, self.width):
             raise ValueError(f"shorter_side is {self.shorter_side}: it must be at least {min(self.height, self.width)}")
 
@@ -99,6 +100,7 @@ def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int)
     """
     try:
         video, (first, last) = _found(pixels, example)
+        warn_of_loop(example.path, pixels.sampling, last - first)
         clips = even_clips(pixels.sampling, first, last, views)
         needed, rows = frames_of(clips)
         frames = _decoded(pixels, video, needed, needed, spatial)

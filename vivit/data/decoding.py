@@ -19,7 +19,7 @@ import numpy as np
 from vivit.data.converting import convert
 from vivit.data.numbering import Numbering
 from vivit.data.opening import FAILURES, Limits, Opened, frames, opened, packets
-from vivit.data.pictures import Fit, upright_size
+from vivit.data.pictures import Fit, check_pictures, upright_size
 from vivit.data.probing import Table, Video, from_keyframe, stamp_table
 from vivit.data.screen import screen_of, shown_frames
 from vivit.data.sparing import can_be_spared, prefix_of
@@ -67,6 +67,7 @@ def read_frames(
     coming = wanted_frames(path, wanted, table, limits, threads, refuse_damaged=refuse_damaged)
     first = next(coming)
     placement = (fit or as_stored)(*upright_size(first[1]))
+    check_pictures(path, placement, len(wanted), limits or Limits())
     pictures = np.empty((len(wanted), placement.tall, placement.wide, 3), np.uint8)
     try:
         convert(chain([first], coming), pictures, placement, threads=threads)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from vivit.data.augmentation import Augmentation
+from vivit.reference.values import quoted
 
 # what a mirror changes: up and down, near and far stay what they are
 _DIRECTION = re.compile(
@@ -27,6 +28,7 @@ def check_flips(options: Augmentation, labels: Iterable[str]) -> str | None:
     if not options.flip or not found:
         return None
     return (
-        f"flip is {options.flip}, but {len(found)} of {len(labels)} labels look like directions, such as {found[0]!r}: "
+        f"flip is {options.flip}, but {len(found)} of {len(labels)} labels look like directions, such as "
+        f"{quoted(found[0])}: "
         "a flipped clip would keep the label of the other direction, so flip should be 0"
     )

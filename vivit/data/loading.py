@@ -1,21 +1,24 @@
 """Batches of clips: in which order, decoded in parallel, on every host its share, resumable.
 
 The clips of step n depend on the seed and n alone: not on how many threads decode, nor on what was loaded before. Grain
-gives the order, the threads and the position; clips.py makes the clips. Threads, not processes: FFmpeg works without
+gives the order of training; clips.py makes the clips. Threads, not processes: FFmpeg works without
 Python's lock, and nothing has to be copied between processes.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Any, Literal, get_args
 
-import grain
 import numpy as np
 
 from vivit.data.clips import BrokenVideoError, Clips, Pixels, evaluation_clips, training_clip
 from vivit.data.sources import Dataset, label_vector
+from vivit.inference.ahead import mapped
+from vivit.reference.values import quoted
 
 Broken = Literal["skip", "fail"]
 ATTEMPTS = 32  # examples that are tried in place of a broken one before training gives up
@@ -71,12 +74,14 @@ def training_batches(
     other examples in the place of what cannot be used, drawn by the seed, and shows what is damaged as well as it can
     be, with a warning. Raises ValueError that names the argument; the loader raises BrokenVideoError.
     """
+    import grain  # here, so that evaluating needs no extra
+
     _check(dataset, threads, broken)
     pixels = replace(pixels, refuse_damaged=broken == "fail")
     positions = grain.MapDataset.range(len(dataset.examples)).seed(seed).shuffle().repeat()
     record = partial(_training_record, dataset, pixels, seed, broken)
-    records = positions.map_with_index(record)[share.host :: share.hosts]
-    return Loader(records, dataset, pixels, share.batch, views=1, threads=threads, steps=None)
+    records: Any = positions.map_with_index(record)[share.host :: share.hosts]
+    return Loader(records.__getitem__, dataset, pixels, share.batch, views=1, threads=threads, steps=None)
 
 
 def evaluation_batches(
@@ -100,10 +105,13 @@ def evaluation_batches(
         if value < 1:
             raise ValueError(f"{name} is {value}: it must be at least 1")
     each = -(-len(dataset.examples) // share.hosts)  # records of a host
-    record = partial(_evaluation_record, dataset, replace(pixels, transform=None), views, crops, broken)
-    records = grain.MapDataset.range(each * share.hosts).map(record)[share.host :: share.hosts]
+    pixels = replace(pixels, transform=None)
+
+    def record(number: int) -> _Record:
+        return _evaluation_record(dataset, pixels, views, crops, broken, share.host + number * share.hosts)
+
     steps = -(-each * views * crops // share.batch)
-    return Loader(records, dataset, pixels, share.batch, views=views * crops, threads=threads, steps=steps)
+    return Loader(record, dataset, pixels, share.batch, views=views * crops, threads=threads, steps=steps, records=each)
 
 
 class Loader:
@@ -114,7 +122,7 @@ class Loader:
 
     def __init__(
         self,
-        records: grain.MapDataset,
+        record: Callable[[int], _Record],
         dataset: Dataset,
         pixels: Pixels,
         batch: int,
@@ -122,15 +130,15 @@ class Loader:
         views: int,
         threads: int,
         steps: int | None,
+        records: int | None = None,
     ) -> None:
+        """record: from a number to the clips of an example, in any thread. records: how many there are."""
         self.steps = steps
         self.broken: dict[str, str] = {}
         self._dataset, self._pixels, self._batch, self._views = dataset, pixels, batch, views
         # so far ahead that a batch is decoded while another is used
-        ahead = max(threads, -(-2 * batch // views))
-        self._records: Any = iter(
-            records.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-        )
+        self._ahead = max(threads, -(-2 * batch // views))
+        self._record, self._count, self._threads = record, records, threads
         self._step = 0
         self._clips = self._clips_from(0)
 
@@ -174,23 +182,25 @@ class Loader:
             if state.get(name) != value:
                 raise ValueError(f"{name} is {state.get(name)} in the state: it must be {value}, as it was when saved")
         self._step, self.broken = int(state["step"]), dict(state["broken"])
+        self._clips.close()
         self._clips = self._clips_from(self._step * self._batch)
 
     def close(self) -> None:
         """Stops the threads; what they are decoding is finished and dropped."""
-        self._records.close()
+        self._clips.close()
 
-    def _clips_from(self, position: int) -> Iterator[tuple[_Record, int]]:
+    def _clips_from(self, position: int) -> Generator[tuple[_Record, int], None, None]:
         """Pairs of a record and one of its views, from the clip of this number on."""
         number, used = divmod(position, self._views)
-        self._records.set_state({"next_index": number})
-        for record in self._records:
-            for path, reason in record.broken:
-                if path not in self.broken:
-                    self.broken[path] = reason
-                    _log.warning("left out, %d so far: %s", len(self.broken), reason)
-            yield from ((record, view) for view in range(used, self._views))
-            used = 0
+        numbers = count(number) if self._count is None else range(number, self._count)
+        with closing(mapped(self._record, numbers, threads=self._threads, ahead=self._ahead)) as records:
+            for record in records:
+                for path, reason in record.broken:
+                    if path not in self.broken:
+                        self.broken[path] = reason
+                        _log.warning("left out, %d so far: %s", len(self.broken), reason)
+                yield from ((record, view) for view in range(used, self._views))
+                used = 0
 
 
 def _training_record(dataset: Dataset, pixels: Pixels, seed: int, broken: Broken, position: int, index: int) -> _Record:
@@ -226,4 +236,4 @@ def _check(dataset: Dataset, threads: int, broken: Broken) -> None:
     if threads < 1:
         raise ValueError(f"threads is {threads}: it must be at least 1")
     if broken not in get_args(Broken):
-        raise ValueError(f"broken is {broken!r}: it must be one of {', '.join(get_args(Broken))}")
+        raise ValueError(f"broken is {quoted(broken)}: it must be one of {', '.join(get_args(Broken))}")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vivit.reference.values import quoted
 from vivit.tubelet import pixels
 
 
@@ -35,7 +36,7 @@ def smooth(targets: jax.Array, classes: Sequence[int], smoothing: float) -> jax.
     Raises ValueError if smoothing is not from 0 to below 1, or if targets do not have the classes' length.
     """
     if not 0 <= smoothing < 1:
-        raise ValueError(f"smoothing is {smoothing!r}: it must be a number from 0 to below 1")
+        raise ValueError(f"smoothing is {quoted(smoothing)}: it must be a number from 0 to below 1")
     if targets.ndim != 2 or targets.shape[1] != sum(classes):
         raise ValueError(f"targets has shape {targets.shape}: it must be [b v] with v = {sum(classes)}")
     heads = jnp.split(targets, np.cumsum(classes)[:-1].tolist(), axis=1)
@@ -54,7 +55,7 @@ def mixup(
     Raises ValueError if alpha is not positive or the batches differ.
     """
     if not alpha > 0:
-        raise ValueError(f"alpha is {alpha!r}: it must be positive; without mixup leave this function out")
+        raise ValueError(f"alpha is {quoted(alpha)}: it must be positive; without mixup leave this function out")
     if video.shape[0] != targets.shape[0]:
         raise ValueError(f"targets has {targets.shape[0]} rows: it must have one for each of {video.shape[0]} clips")
     for_weight, for_partners = jax.random.split(key)

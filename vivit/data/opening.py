@@ -6,7 +6,7 @@ playlists, which name other files or addresses, are refused. Which frames are wa
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ import av
 from av.container import InputContainer
 from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
+
+from vivit.memory import usual_limit
+from vivit.reference.values import quoted
 
 # what PyAV raises beside its own errors where a file lies about itself
 FAILURES = (FFmpegError, IndexError, OverflowError, UnicodeDecodeError, ZeroDivisionError)
@@ -44,10 +47,19 @@ class Limits:
     pixels: of one picture. A decoder holds some twenty pictures of up to six bytes a pixel; a damaged header can make
     FFmpeg allocate 2 GiB for a moment beside them, whatever the limits.
     packets: of one file; they are counted as they are read, whatever the file declares.
+    memory: bytes that a model and its clips, or the pictures of a video, may take; what surely takes more is refused.
+    Raises ValueError, naming the field and the requirement.
     """
 
     pixels: int = 4096 * 4096
     packets: int = 1 << 24
+    memory: int = field(default_factory=usual_limit)
+
+    def __post_init__(self) -> None:
+        for name in ("pixels", "packets", "memory"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} is {quoted(value)}: it must be a positive integer")
 
 
 class Opened(NamedTuple):

@@ -11,7 +11,9 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from vivit.data.opening import Limits
 from vivit.data.scaling import pixels, scaled
+from vivit.memory import check_memory
 
 
 class Placement(NamedTuple):
@@ -23,6 +25,13 @@ class Placement(NamedTuple):
     left: int
     tall: int
     wide: int
+
+
+def check_pictures(name: str, placement: Placement, count: int, limits: Limits) -> None:
+    """Raises ValueError, naming the video, if so many pictures, each scaled as a whole, would take too much memory."""
+    height, width = placement.height, placement.width
+    needed = 3 * (height * width + count * placement.tall * placement.wide)
+    check_memory(f"{name}: {count:,} pictures, scaled to {width}x{height} and cut,", needed, limits.memory)
 
 
 Fit = Callable[[int, int], Placement]  # from the upright height and width of a picture

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vivit.data.sources import SPLIT_FOLDERS, Dataset, read_folder
 from vivit.data.tables import read_table
+from vivit.paths import as_path
+from vivit.reference.values import quoted
 
 SUFFIXES = (".csv", ".jsonl")
 ALL = "all"  # beside the splits: every example
@@ -20,7 +22,7 @@ def read_data(path: str | Path, *, heads: Sequence[str] | None = None, multi_lab
     folder with the tables train.csv, validation.csv (or val.csv) and test.csv, some of them, or .jsonl.
     heads, multi_label: of tables. Raises ValueError, naming what it must be.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_file():
         return read_table(path, heads=heads, multi_label=multi_label)
     if not path.is_dir():
@@ -47,5 +49,5 @@ def choose(datasets: dict[str, Dataset], split: str) -> Dataset:
         return Dataset(examples, parts[0].heads, parts[0].names, parts[0].multi_label)
     if split not in datasets:
         found = ", ".join(f"{name} ({len(dataset.examples)})" for name, dataset in datasets.items())
-        raise ValueError(f"split is {split!r}: it must be one of those that the data has, {found}, or {ALL}")
+        raise ValueError(f"split is {quoted(split)}: it must be one of those that the data has, {found}, or {ALL}")
     return datasets[split]

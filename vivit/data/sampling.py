@@ -3,13 +3,18 @@
 Only numbers of frames are computed here; decoding.py fetches their pixels.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from vivit.reference.values import MOST, is_count, quoted
+
 Short = Literal["loop", "pad"]
+
+_log = logging.getLogger("vivit.data")
 TOLERANCE = 1e-6  # seconds: stamps are multiples of a time base, annotations are decimal
 
 
@@ -28,15 +33,23 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for field in ("frames", "stride"):
-            if type(getattr(self, field)) is not int or getattr(self, field) < 1:
-                raise ValueError(f"{field} is {getattr(self, field)!r}: it must be a positive integer")
+            if not is_count(getattr(self, field)):
+                raise ValueError(f"{field} is {quoted(getattr(self, field))}: it must be a positive integer, to {MOST}")
         if self.short not in get_args(Short):
-            raise ValueError(f"short is {self.short!r}: it must be one of {', '.join(get_args(Short))}")
+            raise ValueError(f"short is {quoted(self.short)}: it must be one of {', '.join(get_args(Short))}")
 
     @property
     def span(self) -> int:
         """Frames of a video from a clip's first to its last."""
         return (self.frames - 1) * self.stride + 1
+
+
+def warn_of_loop(name: str, sampling: Sampling, length: int) -> None:
+    """Says that a video of so many frames has to start again, or stand still, to fill a clip."""
+    if length < sampling.span:
+        does = "it starts again" if sampling.short == "loop" else "its last frame stays"
+        needed = f"a clip of {sampling.frames} at stride {sampling.stride} needs {sampling.span:,}"
+        _log.warning("%s has %s: %s, %s", name, f"{length:,} frame{'s' * (length > 1)}", needed, does)
 
 
 class Clip(NamedTuple):

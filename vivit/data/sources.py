@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vivit.reference.values import quoted
+
 SPLITS = ("train", "validation", "test")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
@@ -116,7 +118,9 @@ def given_names(names: Names) -> tuple[str, ...]:
     names = tuple(names)
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice or not names:
-        raise ValueError(f"{where} has {f'{twice[0]!r} twice' if twice else 'no label'}: it must name every label once")
+        raise ValueError(
+            f"{where} has {f'{quoted(twice[0])} twice' if twice else 'no label'}: it must name every label once"
+        )
     return names
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vivit.data.decoding import wanted_frames
 from vivit.data.opening import FAILURES, Limits
-from vivit.data.pictures import Fit, Placement, Tables, fill, upright_size
+from vivit.data.pictures import Fit, Placement, Tables, check_pictures, fill, upright_size
 from vivit.data.probing import Video
 
 
@@ -25,7 +25,9 @@ def stream_frames(
         if row < coming:
             continue
         coming = row + 1
-        placement = placement or fit(*upright_size(frame))
+        if placement is None:
+            placement = fit(*upright_size(frame))
+            check_pictures(video.path, placement, 1, limits or Limits())
         picture = np.empty((placement.tall, placement.wide, 3), np.uint8)
         try:
             fill(picture, frame, placement, tables)

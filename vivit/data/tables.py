@@ -220,8 +220,11 @@ def _seconds(field: str, value: Any) -> float | None:
 def _labels(head: str, value: Any, multi_label: bool) -> tuple[str, ...]:
     if multi_label and isinstance(value, str):
         value = [part.strip() for part in value.split(SEPARATOR) if part.strip()]
-    labels = value if isinstance(value, list) else [] if value in (None, "") else [value]
-    labels = tuple(str(label) if type(label) is int and abs(label) < 2**63 else label for label in labels)
+    labels: Any = value if isinstance(value, list) else [] if value in (None, "") else [value]
+    labels = tuple(
+        str(label) if isinstance(label, int) and not isinstance(label, bool) and abs(label) < 2**63 else label
+        for label in labels
+    )
     if any(not isinstance(label, str) for label in labels) or len(set(labels)) < len(labels):
         raise ValueError(f"{head} is {quoted(value)}: it must be a label, or a list of different ones")
     if not multi_label and len(labels) != 1:

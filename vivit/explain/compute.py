@@ -14,9 +14,11 @@ from vivit.inference.batches import BATCH
 from vivit.inference.classification import class_names, probabilities, scores, view_logits
 from vivit.inference.videos import called
 from vivit.inference.views import taken
+from vivit.memory import check_model
 from vivit.model import Model
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import parameters
+from vivit.reference.values import is_count, quoted
 
 
 def explain(
@@ -43,12 +45,14 @@ def explain(
     views.taken.
     """
     labels = class_names(model)
-    if top < 1 or batch < 1:
-        raise ValueError(f"top is {top}, batch is {batch}: both must be at least 1")
+    for word, value in (("top", top), ("batch", batch)):
+        if not is_count(value):
+            raise ValueError(f"{word} is {quoted(value)}: it must be at least 1")
+    check_model(model.config, (limits or Limits()).memory, clips=batch)
     place = None if target is None else found_by_name(target, labels)  # before any work
     found = taken(model, video, views=views, stride=stride, limits=limits)
-    if view is not None and not 0 <= view < len(found.views):
-        raise ValueError(f"view is {view}: there are {len(found.views)}, from 0")
+    if view is not None and not (is_count(view, 0) and view < len(found.views)):
+        raise ValueError(f"view is {quoted(view)}: there are {len(found.views)}, from 0")
     name = called(video) if name is None else name
     logits = view_logits(model, found.pixels, name, batch=batch)
     mean = logits.mean(axis=0)
@@ -92,8 +96,12 @@ def found_by_name(label: str, labels: tuple[tuple[str, ...], ...]) -> tuple[int,
     """The head and the number of a class. Raises ValueError if no class, or one in several heads, has this name."""
     places = [(head, names.index(label)) for head, names in enumerate(labels) if label in names]
     if not places:
+        if not isinstance(label, str):
+            raise ValueError(f"class is {quoted(label)}: it must be the name of one of the model's")
         near = difflib.get_close_matches(label, [name for names in labels for name in names], 3, 0.0)
-        raise ValueError(f"class is {label!r}: it must be one of the model's, such as {', '.join(map(repr, near))}")
+        raise ValueError(
+            f"class is {quoted(label)}: it must be one of the model's, such as {', '.join(map(quoted, near))}"
+        )
     if len(places) > 1:
-        raise ValueError(f"class is {label!r}: {len(places)} heads have a class of that name")
+        raise ValueError(f"class is {quoted(label)}: {len(places)} heads have a class of that name")
     return places[0]

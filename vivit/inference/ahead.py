@@ -6,7 +6,7 @@ Threads are enough: FFmpeg and the device both work without Python's lock.
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,14 +14,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def mapped(function: Callable[[Item], Result], items: Iterable[Item], *, threads: int) -> Iterator[Result]:
-    """function(item) for every item, in order; at most `threads` results are being made or waiting to be taken."""
+def mapped(
+    function: Callable[[Item], Result], items: Iterable[Item], *, threads: int, ahead: int | None = None
+) -> Generator[Result, None, None]:
+    """function(item) for every item, in order; at most `ahead` results are being made or waiting to be taken.
+
+    ahead: None: as many as threads.
+    """
+    ahead = ahead or threads
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) == threads:
+                if len(waiting) == ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -19,9 +19,11 @@ from vivit.inference.ahead import mapped
 from vivit.inference.batches import BATCH, NotFinite, computed, evenly
 from vivit.inference.finite import not_finite
 from vivit.inference.videos import called
-from vivit.inference.views import View, Views, taken
+from vivit.inference.views import View, Views, checked_views, taken
 from vivit.labels import Labels, numbered
+from vivit.memory import check_model, check_views
 from vivit.model import Model, Score
+from vivit.reference.values import MOST, is_count, quoted
 
 Video = str | Path | np.ndarray
 
@@ -59,9 +61,12 @@ def classify(
     Raises ValueError if the model has no head, or for an argument that makes no sense.
     """
     class_names(model)
-    for name, value in (("top", top), ("batch", batch), ("threads", threads), ("views", min(views))):
-        if value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
+    views, memory = checked_views(views), (limits or Limits()).memory
+    for name, value in (("top", top), ("batch", batch), ("threads", threads)):
+        if not is_count(value):
+            raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MOST}")
+    check_model(model.config, memory, clips=batch)
+    check_views(model.config, views, memory)
     cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all
     most = max(1, len(videos) * math.prod(views))
     decode = partial(_taken, model, views=views, stride=stride, limits=limits, threads=cores)

@@ -32,9 +32,13 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
+from vivit.data.opening import Limits
+from vivit.memory import check_model
 from vivit.model import Model
+from vivit.paths import as_path
 from vivit.reference.config import COLORS
 from vivit.reference.params import Params, convert, leaves
+from vivit.reference.values import MOST, is_count, quoted
 from vivit.versions import versions
 from vivit.writing import check_place, write_file, write_text
 
@@ -61,6 +65,7 @@ def export(
     platforms: Sequence[str] = DEFAULT_PLATFORMS,
     batch: int | None = None,
     dtype: str | None = None,
+    limits: Limits | None = None,
 ) -> Exported:
     """Writes a model as a program that takes uint8[b frames height width 3] and returns its logits, float32[b v].
 
@@ -70,12 +75,14 @@ def export(
 
     platforms: of "cpu", "cuda", "rocm" and "tpu"; this machine needs none of them. batch: clips in a call; None: any
     number. dtype: "float32" (None) or "bfloat16", of the operands of the blocks' matmuls; with bfloat16 the blocks'
-    kernels are stored in it as well, which changes no result of XLA's form and nearly halves the file.
+    kernels are stored in it as well, which changes no result of XLA's form and nearly halves the file. limits: its
+    memory is what the model may take with the clips of a call.
     Raises ValueError, before any long work, for another platform, batch or dtype, for a place that cannot be written,
     and for weights of more than LARGEST_WEIGHTS bytes.
     """
-    path, platforms = Path(path), tuple(platforms)
+    path, platforms = as_path(path), tuple(platforms)
     check_export(path, platforms=platforms, batch=batch, dtype=dtype)
+    check_model(model.config, (limits or Limits()).memory, clips=batch or 1)
     description_path = _beside(path)
     model = replace(model, params=stored(model.params, dtype))
     size = sum(leaf.size * leaf.dtype.itemsize for _, leaf in leaves(model.params))
@@ -105,11 +112,13 @@ def export(
 def check_export(path: Path, *, platforms: tuple[str, ...], batch: int | None, dtype: str | None) -> None:
     """Raises ValueError for what `export` would refuse of any model. Arguments as export's."""
     if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= set(PLATFORMS):
-        raise ValueError(f"platforms is {','.join(platforms)!r}: it must be some of {', '.join(PLATFORMS)}, each once")
-    if batch is not None and batch < 1:
-        raise ValueError(f"batch is {batch}: it must be at least 1, or None for any")
+        raise ValueError(
+            f"platforms is {quoted(','.join(platforms))}: it must be some of {', '.join(PLATFORMS)}, each once"
+        )
+    if batch is not None and not is_count(batch):
+        raise ValueError(f"batch is {quoted(batch)}: it must be at least 1, and at most {MOST}, or None for any")
     if dtype not in (None, "float32", "bfloat16"):
-        raise ValueError(f"dtype is {dtype!r}: it must be float32 or bfloat16")
+        raise ValueError(f"dtype is {quoted(dtype)}: it must be float32 or bfloat16")
     check_place(path)
     check_place(_beside(path))
 

@@ -19,9 +19,11 @@ from vivit.inference.batches import BATCH, NotFinite, computed
 from vivit.inference.finite import not_finite
 from vivit.inference.videos import called, seekable
 from vivit.inference.windows import Window, check_sliding, sliding
+from vivit.memory import check_model
 from vivit.model import Model
 from vivit.reference.config import Config
 from vivit.reference.params import Params
+from vivit.reference.values import MOST, is_count, quoted
 from vivit.writing import write_file
 
 FRAMES, LAST_TOKENS = "frames", "last_tokens"  # what every model has beside the stages of capture=
@@ -56,7 +58,7 @@ def features(
     batch: clips at once. dtype: "float32" or "bfloat16", of the matmuls' operands.
     Raises ValueError, naming the stage or the video, for what there is not, does not fit or is not finite.
     """
-    names = _checked(model, stages, stride, hop, batch)
+    names = _checked(model, stages, stride, hop, batch, limits)
     found = sliding(model, video, stride=stride, hop=hop, limits=limits)
     size = min(batch, found.total)
 
@@ -91,7 +93,7 @@ def write_features(
     int64[m frames], numbers of frames; seconds: float64[m frames]; and every stage by its name, float32[m …].
     progress: is called with (clips done, clips of the videos begun). If no video can be used nothing is written.
     """
-    _checked(model, stages, stride, hop, batch)
+    _checked(model, stages, stride, hop, batch, limits)
     broken: dict[str, ValueError] = {}
     used: list[str] = []
     done = total = 0
@@ -120,15 +122,20 @@ def write_features(
     return broken
 
 
-def _checked(model: Model, stages: Sequence[str], stride: int | None, hop: int | None, batch: int) -> tuple[str, ...]:
+def _checked(
+    model: Model, stages: Sequence[str], stride: int | None, hop: int | None, batch: int, limits: Limits | None
+) -> tuple[str, ...]:
     """The names of the stages, each once. Raises ValueError if the model does not have one, or for what is below 1."""
+    if isinstance(stages, str) or not isinstance(stages, Sequence):
+        raise ValueError(f"stages is {quoted(stages)}: it must be a list of names, such as ['prelogits']")
     names = tuple(dict.fromkeys(stages))
     known = tuple(dict.fromkeys([*compiled.stage_shapes(model.config), FRAMES, LAST_TOKENS]))
     compiled.check_stages(names, known)
     if not names:
         raise ValueError("stages is (): there must be at least one")
-    if batch < 1:
-        raise ValueError(f"batch is {batch}: it must be at least 1")
+    if not is_count(batch):
+        raise ValueError(f"batch is {quoted(batch)}: it must be at least 1, and at most {MOST}")
+    check_model(model.config, (limits or Limits()).memory, clips=batch)
     check_sliding(stride, hop)
     return names
 

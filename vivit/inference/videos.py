@@ -14,6 +14,8 @@ from typing import IO
 
 import numpy as np
 
+from vivit.paths import as_path
+
 STANDARD_INPUT = "-"
 CHUNK = 1 << 20  # bytes copied at once
 # what is looked for in folders; a file that is named itself may be called anything
@@ -31,7 +33,7 @@ def videos(names: Sequence[str | Path]) -> list[str]:
     """
     found: list[str] = []
     for name in names:
-        folder = Path(name)
+        folder = as_path(name)
         if str(name) == STANDARD_INPUT or not folder.is_dir():
             found.append(str(name))
             continue

@@ -12,12 +12,15 @@ import numpy as np
 
 from vivit.data.decoding import read_frames
 from vivit.data.opening import Limits
-from vivit.data.pictures import Fit, Tables, fill
+from vivit.data.pictures import Fit, Tables, check_pictures, fill
 from vivit.data.probing import probe
-from vivit.data.sampling import Clip, Sampling, even_clips, frames_of
+from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, warn_of_loop
 from vivit.data.views import VIEWS, cover, windows
-from vivit.inference.videos import seekable
+from vivit.inference.videos import called, seekable
+from vivit.memory import check_views
 from vivit.model import Model
+from vivit.paths import as_path
+from vivit.reference.values import is_count, quoted
 
 
 class View(NamedTuple):
@@ -57,15 +60,15 @@ def taken(
     them.
     Raises ValueError, in one line that names the video, for what cannot be read or does not fit.
     """
-    for name, value in zip(("clips", "crops"), views, strict=True):
-        if value < 1:
-            raise ValueError(f"views is {views}: there must be at least 1 of {name}")
+    check_video(video)
+    views, limits = checked_views(views), limits or Limits()
+    check_views(model.config, views, limits.memory)
     if isinstance(video, np.ndarray):
-        return _of_array(model, video, views, 1 if stride is None else stride)
+        return _of_array(model, video, views, 1 if stride is None else stride, limits)
     stride = model.preprocessing.stride if stride is None else stride
     with seekable(str(video)) as path:
         probed = probe(path, limits=limits, threads=threads)
-        clips = _clips(model, stride, len(probed.stamps), views[0])
+        clips = _clips(model, stride, len(probed.stamps), views[0], called(video))
         needed, rows = frames_of(clips)
         frames = read_frames(probed, needed, fit=fitting(model, views[1]), limits=limits, threads=threads)
     return _cut(model, frames, rows, probed.stamps[needed], views[1])
@@ -81,9 +84,10 @@ def fitting(model: Model, crops: int = 1) -> Fit:
     return partial(cover, tall=height, wide=width, resize=model.preprocessing.resize, crops=crops)
 
 
-def fitted(frames: np.ndarray, fit: Fit) -> np.ndarray:
+def fitted(frames: np.ndarray, fit: Fit, limits: Limits) -> np.ndarray:
     """Pictures in memory scaled and cut as those of a file: uint8[n tall wide 3] from uint8[n height width 3]."""
     placement, tables = fit(*frames.shape[1:3]), Tables()
+    check_pictures("an array", placement, len(frames), limits)
     pictures = np.empty((len(frames), placement.tall, placement.wide, 3), np.uint8)
     for picture, frame in zip(pictures, frames, strict=True):
         stored = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
@@ -104,19 +108,37 @@ def check_frames(model: Model, frames: np.ndarray) -> None:
         raise ValueError(f"video has pictures of {frames.shape[1:3]}: floats are not resized, they must be {size}")
 
 
-def _of_array(model: Model, video: np.ndarray, views: tuple[int, int], stride: int) -> Views:
+def checked_views(views: tuple[int, int]) -> tuple[int, int]:
+    """(clips in time, crops of each). Raises ValueError for anything else."""
+    if not isinstance(views, (tuple, list)) or len(views) != 2 or not all(map(is_count, views)):
+        raise ValueError(f"views is {quoted(views)}: it must be (clips in time, crops of each), such as (4, 3)")
+    return views[0], views[1]
+
+
+def check_video(video: object) -> None:
+    """Raises ValueError unless this is a name or an array; what an array must hold is check_frames' question."""
+    if isinstance(video, (str, Path)):
+        as_path(video)
+    elif not isinstance(video, np.ndarray):
+        kind = type(video).__name__
+        raise ValueError(f"video is of type {kind}: it must be the name of a file, or an array [frames height width 3]")
+
+
+def _of_array(model: Model, video: np.ndarray, views: tuple[int, int], stride: int, limits: Limits) -> Views:
     check_frames(model, video)
-    clips = _clips(model, stride, len(video), views[0])
+    clips = _clips(model, stride, len(video), views[0], called(video))
     needed, rows = frames_of(clips)
     frames = video[needed]
     if frames.shape[1:3] != (model.config.height, model.config.width):
-        frames = fitted(frames, fitting(model, views[1]))
+        frames = fitted(frames, fitting(model, views[1]), limits)
     return _cut(model, frames, rows, needed.astype(np.float64), views[1])
 
 
-def _clips(model: Model, stride: int, length: int, count: int) -> list[Clip]:
+def _clips(model: Model, stride: int, length: int, count: int, name: str) -> list[Clip]:
     """Clips spread evenly; where there is no room for several, one."""
-    clips = even_clips(Sampling(frames=model.config.frames, stride=stride), 0, length, count)
+    sampling = Sampling(frames=model.config.frames, stride=stride)
+    warn_of_loop(name, sampling, length)
+    clips = even_clips(sampling, 0, length, count)
     return list({clip.indices.tobytes(): clip for clip in clips}.values())
 
 

@@ -11,9 +11,13 @@ import numpy as np
 
 from vivit.data.opening import Limits
 from vivit.data.probing import probe
+from vivit.data.sampling import Sampling, warn_of_loop
 from vivit.data.streaming import stream_frames
-from vivit.inference.views import check_frames, fitted, fitting
+from vivit.inference.videos import called
+from vivit.inference.views import check_frames, check_video, fitted, fitting
+from vivit.memory import check_memory
 from vivit.model import Model
+from vivit.reference.values import MOST, is_count, quoted
 
 
 class Window(NamedTuple):
@@ -45,42 +49,48 @@ def sliding(
     A video that is shorter than a clip starts again. Raises ValueError as views.taken.
     """
     check_sliding(stride, hop)
+    check_video(video)
+    limits = limits or Limits()
     if isinstance(video, np.ndarray):
         check_frames(model, video)
         stamps = np.arange(len(video), dtype=np.float64)
-        windows = _windows(len(video), model.config.frames, 1 if stride is None else stride, hop)
-        pictures = _pictures(model, video, np.unique(windows))
+        stride = 1 if stride is None else stride
+        windows = _windows(len(video), model.config.frames, stride, hop, limits)
+        pictures = _pictures(model, video, np.unique(windows), limits)
     else:
         probed = probe(video, limits=limits)
         stamps = probed.stamps
         stride = model.preprocessing.stride if stride is None else stride
-        windows = _windows(len(stamps), model.config.frames, stride, hop)
+        windows = _windows(len(stamps), model.config.frames, stride, hop, limits)
         pictures = stream_frames(probed, np.unique(windows), fit=fitting(model), limits=limits)
+    warn_of_loop(called(video), Sampling(frames=model.config.frames, stride=stride), len(stamps))
     return Sliding(len(windows), _filled(windows, stamps, pictures))
 
 
 def check_sliding(stride: int | None, hop: int | None) -> None:
     """Raises ValueError unless they are positive, or None."""
     for name, value in (("stride", stride), ("hop", hop)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}: it must be at least 1")
+        if value is not None and not is_count(value):
+            raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MOST}")
 
 
-def _windows(length: int, frames: int, stride: int, hop: int | None) -> np.ndarray:
+def _windows(length: int, frames: int, stride: int, hop: int | None, limits: Limits) -> np.ndarray:
     """int64[m frames]: the numbers of each window's frames."""
     room = length - ((frames - 1) * stride + 1)
     starts = np.array([0])
     if room > 0:
+        count = room // (hop or frames * stride) + 2
+        check_memory(f"the numbers of the frames of {count:,} clips", 2 * 8 * count * frames, limits.memory)
         starts = np.unique([*range(0, room, hop or frames * stride), room])
     return (starts[:, np.newaxis] + stride * np.arange(frames)) % length
 
 
-def _pictures(model: Model, video: np.ndarray, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+def _pictures(model: Model, video: np.ndarray, indices: np.ndarray, limits: Limits) -> Iterator[tuple[int, np.ndarray]]:
     """Frames in memory one after the other, in the model's size."""
     as_they_are = video.shape[1:3] == (model.config.height, model.config.width)
     fit = fitting(model)
     for index in indices.tolist():
-        yield index, video[index] if as_they_are else fitted(video[index : index + 1], fit)[0]
+        yield index, video[index] if as_they_are else fitted(video[index : index + 1], fit, limits)[0]
 
 
 def _filled(

@@ -23,7 +23,10 @@ from vivit.data.sources import Dataset, label_vector
 from vivit.data.views import VIEWS
 from vivit.digests import digest_of_params
 from vivit.inference.finite import not_finite
+from vivit.inference.views import checked_views
+from vivit.memory import check_model, check_views
 from vivit.model import Model
+from vivit.reference.values import MOST, is_count, quoted
 from vivit.training import metrics
 from vivit.training.naming import matched
 from vivit.training.unfinished import Sums, digest_of_dataset, load_unfinished, save_unfinished
@@ -86,8 +89,12 @@ def evaluate(
     config = model.config
     if not config.classes:
         raise ValueError("classes is (): the model must have a head to be evaluated")
-    if every < 1:
-        raise ValueError(f"every is {every}: it must be at least 1")
+    for name, value in (("every", every), ("batch", batch), ("threads", threads)):
+        if not is_count(value):
+            raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MOST}")
+    views, limits = checked_views(views), limits or Limits()
+    check_model(config, limits.memory, clips=batch)
+    check_views(config, views, limits.memory)
     if model.labels is not None:
         dataset = matched(dataset, model.labels)
     if dataset.classes != config.classes:
@@ -101,7 +108,7 @@ def evaluate(
         width=config.width,
         shorter_side=side,
         cache=cache,
-        limits=limits or Limits(),
+        limits=limits,
     )
     sums = Sums(np.zeros((len(dataset.examples), sum(config.classes))), np.zeros(len(dataset.examples), np.int64))
     about = {}

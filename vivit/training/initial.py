@@ -9,6 +9,7 @@ import jax
 from vivit.checkpoints.image import Embedding, from_image_model
 from vivit.checkpoints.load import load
 from vivit.checkpoints.report import Report
+from vivit.data.opening import Limits
 from vivit.data.sources import Dataset
 from vivit.initialise import draws, init
 from vivit.model import Model
@@ -23,12 +24,14 @@ def initial(
     *,
     image: Embedding | None = None,
     seed: int = 0,
+    limits: Limits | None = None,
     **said: Any,
 ) -> Model:
     """The model that training begins with; its labels and head are the data's.
 
     config: of what is trained; None: the checkpoint's. start: None for fresh weights; else a checkpoint, as
-    vivit.load takes it with what is `said`, or, if image says how its kernel is used, an image model.
+    vivit.load takes it with what is `said`, or, if image says how its kernel is used, an image model. limits: as
+    vivit.load's.
     Raises ValueError if neither config nor start is given, or they do not fit together.
     """
     labels = dataset.names
@@ -42,10 +45,10 @@ def initial(
     if image is not None:
         if config is None:
             raise ValueError(f"{start} is an image model: the name of a video model must say what to make of it")
-        return replace(from_image_model(start, config, image, seed), labels=labels)
+        return replace(from_image_model(start, config, image, seed, limits=limits), labels=labels)
     if config is not None:
         said = dict(frames=config.frames, height=config.height, width=config.width) | said
-    model = with_head(load(start, **said), dataset, seed)
+    model = with_head(load(start, limits=limits, **said), dataset, seed)
     if config is not None and replace(config, gelu=model.config.gelu).canonical != model.config.canonical:
         raise ValueError(f"{start} is of {model.config}: the model to train was said to be {config}")
     return model

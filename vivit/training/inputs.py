@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 
 from vivit.data.augmentation import Augmentation, augment
 from vivit.data.cache import Cache
 from vivit.data.clips import Pixels
 from vivit.data.sampling import Sampling
+from vivit.memory import check_model
 from vivit.reference.config import Config
 from vivit.training.recipe import Recipe
 
@@ -24,6 +26,13 @@ def augmentation(recipe: Recipe) -> Augmentation:
         magnitude=recipe.randaugment_magnitude,
         erase=recipe.erase,
     )
+
+
+def check_training(config: Config, recipe: Recipe, limit: int) -> None:
+    """Raises ValueError if weights, gradients and momentum, and the clips of one part of a batch, take more bytes."""
+    devices = jax.device_count()
+    clips = max(1, recipe.batch_size // recipe.accumulation // devices)
+    check_model(config, limit, clips=clips, copies=max(1, 3 // devices))
 
 
 def training_pixels(recipe: Recipe, config: Config, cache: Cache | None = None) -> Pixels:
