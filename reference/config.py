@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import MOST, is_count, is_number, quoted
 
 Model = Literal["spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
@@ -194,5 +195,6 @@ def named(name: str) -> Config:
     parts = re.fullmatch(pattern, name.lower()) if isinstance(name, str) else None
     size, patch, length, model = parts.groups(default="") if parts else ("", "", "", "")
     if size not in _SIZES or model not in _MODELS:
-        raise ValueError(f"no variant is named {quoted(name)}: it must be one of {', '.join(NAMES)}")
+        hint = did_you_mean(name, NAMES)
+        raise ValueError(f"no variant is named {quoted(name)}: {hint}it must be one of {', '.join(NAMES)}")
     return Config(**{**_SIZES[size], **_MODELS[model]}, tubelet=(int(length), int(patch), int(patch)))

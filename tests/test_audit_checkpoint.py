@@ -43,7 +43,7 @@ def ready(form="", **fields):
 
 def audited(arguments, tmp_path, capsys):
     """(exit code, standard output, the JSON file) of an audit of a checkpoint."""
-    code = cli.main(["audit", *arguments, "--json", str(tmp_path / "audit.json")])
+    code = cli.main(["audit", *arguments, "--verbose", "-o", str(tmp_path / "audit.json")])
     return code, capsys.readouterr().out, json.loads((tmp_path / "audit.json").read_text())
 
 
@@ -63,7 +63,7 @@ def test_a_sound_checkpoint_passes_at_every_stage_in_both_dtypes(form, clip_path
     assert report["passed"]
     assert all(row["passed"] and row["error"] <= row["bound"] and row["worst"] == "" for row in report["rows"])
     assert max(row["error"] for row in report["rows"]) > 0
-    assert f"{2 * len(stages)} of {2 * len(stages)} pass, 1 of 1 heads agree" in out
+    assert f"{2 * len(stages)} of {2 * len(stages)} stages pass, 1 of 1 heads agree" in out
 
 
 def test_an_audit_of_the_demo_model_names_the_class_of_each_head(demo_path, tmp_path, capsys):
@@ -187,7 +187,7 @@ def test_what_is_no_number_fails_and_is_null_in_the_json(clip_path, tmp_path, ca
     vivit.save(tmp_path / "model", ready())
     right = compiled.logits
     monkeypatch.setattr(audit_checkpoint.compiled, "logits", lambda *rest, **options: right(*rest, **options) * np.nan)
-    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "--json", str(tmp_path / "x")]) == 1
+    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "x")]) == 1
     assert "FAIL float32: first departs at logits: error nan exceeds bound" in capsys.readouterr().out
     report = json.loads((tmp_path / "x").read_text(), parse_constant=pytest.fail)
     assert [row["error"] for row in report["rows"] if not row["passed"]] == [None, None]
@@ -201,7 +201,7 @@ def test_another_class_than_the_references_fails(clip_path, tmp_path, capsys, mo
     assert code == 1
     (decision,) = report["decisions"]
     assert not decision["agrees"]
-    assert "FAIL head 0: production has another class than the reference, which leads by" in out
+    assert "FAIL head 1: production has another class than the reference, which leads by" in out
     assert "0 of 1 heads agree" in out
 
 
@@ -267,7 +267,7 @@ def test_a_digest_of_pixels_sees_every_pixel_and_no_layout_of_memory():
         (["{short}", "--checkpoint", "{demo}"], "short.mkv has 7 frames: 8 frames at stride 1 from frame 0 on need 8"),
         (["{clip}", "--frames", "16"], "--frames is of a checkpoint: name it with --checkpoint"),
         (["{here}/none.mp4", "--checkpoint", "{demo}"], "none.mp4 is not a file: it must be a video"),
-        (["{clip}", "--checkpoint", "{demo}", "--json", "{here}/no/x"], "the folder {here}/no does not exist"),
+        (["{clip}", "--checkpoint", "{demo}", "-o", "{here}/no/x"], "the folder {here}/no does not exist"),
     ],
 )
 def test_an_audit_of_bad_input_is_one_line(arguments, message, clip_path, tmp_path, capsys):

@@ -204,7 +204,7 @@ def tables(dataset, tmp_path_factory):
 def test_the_command_prints_and_writes_what_evaluate_finds(model, dataset, tables, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     arguments = ["evaluate", str(tables), "--checkpoint", str(tables / "model"), "--views", "2x3", "--per-class"]
-    files = ["--json", str(tmp_path / "found.json"), "--confusion", str(tmp_path / "confused.png")]
+    files = ["-o", str(tmp_path / "found.json"), "--confusion", str(tmp_path / "confused.png")]
     assert cli.main([*arguments, *files, "--progress", str(tmp_path / "progress")]) == 0
     shown = capsys.readouterr()
     report = evaluate(model, dataset, views=(2, 3)).report
@@ -242,7 +242,7 @@ def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys,
     rows = [f"{one.path},{cell}" for one, cell in zip(dataset.examples, cells, strict=True)]
     (tmp_path / "test.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
     arguments = ["evaluate", str(tmp_path), "--checkpoint", str(tmp_path / "model"), "--views", "1x1", "--multi-label"]
-    assert cli.main([*arguments, "--json", str(tmp_path / "found.json"), "--dtype", "bfloat16", "--per-class"]) == 0
+    assert cli.main([*arguments, "-o", str(tmp_path / "found.json"), "--dtype", "bfloat16", "--per-class"]) == 0
     out = capsys.readouterr().out
     written = json.loads((tmp_path / "found.json").read_text())
     assert [one["positives"] for one in written["heads"]["label"]["per_class"]] == [3, 3, 0]
@@ -257,7 +257,7 @@ def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys,
         (["--split", "train"], "split is 'train': it must be one of those that the data has, test (5), or all"),
         (["--views", "0x3"], "argument --views: '0x3' must be clips x crops, such as 4x3"),
         (["--confusion", "x.png", "--multi-label"], "--confusion is for one label an example"),
-        (["--json", "no/x.json"], "no/x.json: the folder"),
+        (["-o", "no/x.json"], "no/x.json: the folder"),
         (["--heads", "noun"], "the data has the heads noun: they must be 2, as the model has"),
     ],
 )

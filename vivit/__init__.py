@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vivit.tubelet import cut
     from vivit.video import read_clip
 
+    __version__: str
+
 __all__ = [
     "Config",
     "Limits",
@@ -54,10 +56,12 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("vivit.versions").version("vivit")
     if name not in _HOMES:
         raise AttributeError(f"module 'vivit' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,7 +1,20 @@
-"""`python -m vivit`: the same as the command `vivit`."""
+"""The command `vivit`, or `python -m vivit`, in a process of its own."""
 
-import sys
+from typing import NoReturn
 
-from vivit.cli import main
+from vivit.process import run
 
-sys.exit(main())
+
+def main() -> NoReturn:
+    """Runs the command line, and ends the process."""
+    run("vivit", _command)
+
+
+def _command() -> int:
+    from vivit.cli import main  # here, so that Ctrl-C is understood while it is imported
+
+    return main()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,6 +7,7 @@ import numpy as np
 
 from vivit import models
 from vivit.reference.config import Config
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.params import Params, convert, shapes
 from vivit.reference.values import quoted
 
@@ -55,4 +56,5 @@ def check_stages(names: tuple[str, ...], known: tuple[str, ...]) -> None:
     for name in names:
         if name not in known:
             few = ", ".join([*known[:8], "…", *known[-3:]])
-            raise ValueError(f"stage is {quoted(name)}: it must be one of the model's {len(known)}: {few}")
+            hint = did_you_mean(name, known)
+            raise ValueError(f"stage is {quoted(name)}: {hint}it must be one of the model's {len(known)}: {few}")

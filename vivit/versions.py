@@ -17,7 +17,7 @@ PATIENCE = 10  # seconds that git may take
 def versions() -> dict[str, str]:
     """The version of every package in PACKAGES, of Python and of the system. What is not installed says so."""
     return {
-        **{name: _version(name) for name in PACKAGES},
+        **{name: version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "system": platform.platform(),
     }
@@ -33,7 +33,7 @@ def source(folder: Path = FOLDER) -> dict[str, Any]:
         found = re.match(r"# branch\.oid ([0-9a-f]+)\n", status := _git(folder, *STATUS) or "")
         if found is not None:
             commit, modified = found[1], any(not line.startswith("#") for line in status.splitlines())
-    return {"version": _version("vivit"), "commit": commit, "modified": modified}
+    return {"version": version("vivit"), "commit": commit, "modified": modified}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -53,7 +53,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.decode("utf-8", "replace")
 
 
-def _version(package: str) -> str:
+def version(package: str) -> str:
+    """The version of an installed package, or "not installed"."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # run from a checkout that was not installed

@@ -9,14 +9,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from vivit.commands.chosen import loaded
-from vivit.commands.shown import RIGHT, console
+from vivit.commands.shown import console, say, show
+from vivit.commands.table import FAIL, Table
 from vivit.labels import unnamed
+from vivit.printable import printable
 from vivit.writing import write_text
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     path = options.video or demo_video()
     clip = model.read(path)
     columns = (TextColumn("auditing: {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=STEPS, completed=-1)
         verdict = audit_checkpoint(
             model, clip, progress=lambda what: progress.update(task, advance=1, description=what)
@@ -77,14 +76,18 @@ def run(options: argparse.Namespace) -> int:
         "vivit": source(),
         "software": versions(),
         "device": {"platform": device.platform, "kind": device.device_kind},
-        "rows": [_plain(asdict(row)) for row in verdict.rows],
+        "rows": [finite(asdict(row)) for row in verdict.rows],
         "covered": verdict.covered,
         "decisions": [_decision(decision) for decision in verdict.decisions],
         "seconds": round(time.perf_counter() - begun, 1),
     }
-    _print(verdict, report)
-    if options.json is not None:
-        write_text(options.json, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    if options.output is not None:
+        write_text(options.output, text)
+    if options.json:
+        print(text, end="")
+    else:
+        _print(verdict, report, verbose=options.verbose)
     return 0 if verdict.passed else 1
 
 
@@ -94,57 +97,67 @@ def _decision(decision: "Decision") -> dict[str, Any]:
         "agrees": decision.agrees,
         "lead": decision.lead,
         "reference": decision.reference._asdict(),
-        "production": {dtype: _plain(best._asdict()) for dtype, best in decision.production.items()},
+        "production": {dtype: finite(best._asdict()) for dtype, best in decision.production.items()},
     }
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def finite(values: dict[str, Any]) -> dict[str, Any]:
     """With null for a number that is not finite, which JSON does not have."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in values.items()
     }
 
 
-def _print(verdict: "Verdict", report: dict[str, Any]) -> None:
+def _print(verdict: "Verdict", report: dict[str, Any], *, verbose: bool) -> None:
     out = console()
     clip, config = report["clip"], report["config"]
     frames, height, width, _ = clip["shape"]
     size = f"{frames} frames of {height}x{width}"
     title = f"{report['checkpoint']} ({config['model']}) against the float64 reference: {report['video']}, {size}"
-    out.print(title, markup=False, highlight=False, soft_wrap=True)
-    out.print(_stages(verdict.rows))
-    out.print(
-        "error: largest difference from the reference. bound: twice the plain formulation's in that dtype, which is\n"
-        "capped itself, plus the rounding of the largest value. logits: of the whole model, as it is run.",
-        markup=False,
-    )
-    for line in _covered(verdict.covered):
-        out.print(line, markup=False, highlight=False)
+    say(printable(title), out, soft_wrap=True)
+    show(_stages(verdict.rows) if verbose else _summary(verdict.rows), out)
+    if verbose:
+        say(MEANINGS, out)
+        for line in _covered(verdict.covered):
+            say(line, out)
     if verdict.decisions:
-        out.print(_classes(verdict.decisions))
+        show(_classes(verdict.decisions), out)
     else:
-        out.print("the model has no head: its logits are its features")
+        say("the model has no head: its logits are its features", out)
     vivit = report["vivit"]
     changed = ", with changes" if vivit["modified"] else ""
+    hashed = {f"hashed of {', '.join(names)}": what for what, names in _by_value(report["hashed"]).items()}
     said = {
         **{f"{name}, sha256": value for name, value in report["sha256"].items()},
-        **{f"hashed of {', '.join(names)}": what for what, names in _by_value(report["hashed"]).items()},
+        **(hashed if verbose else {}),
         "vivit": f"{vivit['version']}, commit {vivit['commit'] or 'unknown: not run from a git checkout'}{changed}",
         "device": f"{report['device']['platform']}, {report['device']['kind']}",
         "software": ", ".join(f"{name} {version}" for name, version in report["software"].items()),
     }
     for name, value in said.items():
-        out.print(f"{name}: {value}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{name}: {value}", out, soft_wrap=True)
     for row in verdict.departures:
-        out.print(f"FAIL {row.dtype}: first departs at {row.stage}: {row.worst}", markup=False, soft_wrap=True)
+        say(f"FAIL {row.dtype}: first departs at {row.stage}: {row.worst}", out, soft_wrap=True)
     for decision in verdict.decisions:
         if not decision.agrees:
             lead = f"leads by {decision.lead:.3g} there"
-            out.print(f"FAIL head {decision.head}: production has another class than the reference, which {lead}")
+            say(f"FAIL head {decision.head + 1}: production has another class than the reference, which {lead}", out)
+    say(_outcome(verdict, report["seconds"]), out)
+
+
+MEANINGS = (
+    "error: largest difference from the reference. bound: twice the plain formulation's in that dtype, which is capped "
+    "itself, plus the rounding of the largest value. logits: of the whole model, as it is run."
+)
+
+
+def _outcome(verdict: "Verdict", seconds: float) -> str:
+    """A sentence that says how it went."""
     passed = sum(row.passed for row in verdict.rows)
     agree = sum(decision.agrees for decision in verdict.decisions)
     heads = f", {agree} of {len(verdict.decisions)} heads agree" if verdict.decisions else ""
-    out.print(f"{passed} of {len(verdict.rows)} pass{heads}; {report['seconds']:.0f} s")
+    how = "agrees with" if verdict.passed else "departs from"
+    return f"The checkpoint {how} the reference: {passed} of {len(verdict.rows)} stages pass{heads}; {seconds:.0f} s."
 
 
 def _by_value(texts: dict[str, str]) -> dict[str, list[str]]:
@@ -152,33 +165,50 @@ def _by_value(texts: dict[str, str]) -> dict[str, list[str]]:
     return {text: [name for name, other in texts.items() if other == text] for text in texts.values()}
 
 
+def _summary(rows: "tuple[Row, ...]") -> Table:
+    """A line a dtype: how many stages pass, and the one that is nearest to its bound, or farthest beyond."""
+    shown = []
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        stages = [row for row in rows if row.dtype == dtype]
+        worst = max(stages, key=lambda row: math.inf if math.isnan(row.error) else row.error / row.bound)
+        passed = sum(row.passed for row in stages)
+        verdict = "pass" if passed == len(stages) else FAIL
+        part = f"{100 * worst.error / worst.bound:.0f} %"
+        shown.append((dtype, worst.stage, f"{passed} of {len(stages)}", part, verdict))
+    return Table(("dtype", "nearest to its bound", "stages pass", "of bound", ""), shown, texts=2)
+
+
 def _stages(rows: "tuple[Row, ...]") -> Table:
-    table = Table()
-    table.add_column("stage", no_wrap=True)
-    for name in ("shape", "dtype", "error", "bound", ""):
-        table.add_column(name, **RIGHT)
-    for row in rows:
-        shape = " ".join(map(str, row.shape))
-        verdict = "pass" if row.passed else "[bold red]FAIL"
-        table.add_row(row.stage, shape, row.dtype, f"{row.error:.1e}", f"{row.bound:.1e}", verdict)
-    return table
+    shown = [
+        (
+            row.stage,
+            " ".join(map(str, row.shape)),
+            row.dtype,
+            f"{row.error:.1e}",
+            f"{row.bound:.1e}",
+            "pass" if row.passed else FAIL,
+        )
+        for row in rows
+    ]
+    return Table(("stage", "shape", "dtype", "error", "bound", ""), shown)
 
 
 def _classes(decisions: "tuple[Decision, ...]") -> Table:
-    table = Table(title="The class with the largest logit, of each head")
-    table.add_column("head")
-    for name in ("reference", *decisions[0].production, ""):
-        table.add_column(name)
-    for decision in decisions:
-        bests = (decision.reference, *decision.production.values())
-        verdict = "agree" if decision.agrees else "[bold red]FAIL"
-        table.add_row(str(decision.head), *(_shown(best) for best in bests), verdict)
-    return table
+    columns = ("head", "reference", *decisions[0].production, "")
+    shown = [
+        (
+            str(decision.head + 1),
+            *(_shown(best) for best in (decision.reference, *decision.production.values())),
+            "agree" if decision.agrees else FAIL,
+        )
+        for decision in decisions
+    ]
+    return Table(columns, shown, texts=len(columns) - 1, title="The class with the largest logit, of each head")
 
 
 def _shown(best: "Best") -> str:
     name = unnamed(best.number) if best.label is None else best.label
-    return escape(f"{name} ({best.logit:.4f})")
+    return printable(f"{name} ({best.logit:.4f})")
 
 
 def _covered(covered: dict[str, str]) -> list[str]:

@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivit.reference.values import MOST, quoted
@@ -67,6 +68,12 @@ def add_views(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--views", type=_views, default=(4, 3), metavar="TxS", help="clips in time x crops of each (default: 4x3)"
     )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json, and -o for the same in a file."""
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the text")
+    parser.add_argument("-o", "--output", metavar="FILE.json", type=Path, help="write that JSON to a file as well")
 
 
 def loaded(options: argparse.Namespace) -> "tuple[Model, str]":

@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("classify", help="the most probable labels of videos")
+    parser = commands.add_parser(
+        "classify",
+        help="the most probable labels of videos",
+        example="vivit classify video.mp4 --checkpoint runs/first/model --views 4x3 --top 3",
+    )
     add_videos(parser)
     add_checkpoint(parser)
     add_views(parser)
     add_clips(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes of each head (default: 5)")
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="that decode (default: 2)")
-    parser.add_argument("--json", action="store_true", help="print JSON, a line a video, with what every view said")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text, and what every view said")
     add_limits(parser)
     parser.set_defaults(run=run)
 

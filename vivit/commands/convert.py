@@ -14,7 +14,12 @@ FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "or
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("convert", help="write a checkpoint in another format, or start from an image model")
+    parser = commands.add_parser(
+        "convert",
+        help="write a checkpoint in another format, or start from an image model",
+        example="vivit convert demo port --to huggingface\n"
+        "vivit convert vit.npz new --image central_frame --config vivit-b/16x2-fe",
+    )
     parser.add_argument("source", metavar="SOURCE", help="a checkpoint, a name on the hub (owner/name), or demo")
     parser.add_argument("dest", metavar="DEST", type=Path, help="the folder or file to write")
     parser.add_argument(

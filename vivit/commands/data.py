@@ -3,13 +3,18 @@
 import argparse
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
+
+from vivit.commands.shown import console
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("data", help="write a built-in dataset of real video files")
+    parser = commands.add_parser(
+        "data",
+        help="write a built-in dataset of real video files",
+        example="vivit data carousel digits/",
+    )
     parser.add_argument("name", choices=("carousel",), help="scanned digits that hop round: verb and noun to be told")
     parser.add_argument("folder", metavar="DIR", type=Path, help="a folder that is empty or not there")
     parser.add_argument("--seed", type=int, default=0)
@@ -24,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from vivit.data.carousel import write_carousel  # here, so that `vivit info` needs no scikit-learn
 
     counts = dict(train=options.train, validation=options.validation, test=options.test)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=console(stderr=True), transient=True) as progress:
         task = progress.add_task("writing", total=sum(counts.values()))
         write_carousel(
             options.folder,

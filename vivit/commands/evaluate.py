@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.markup import escape
-from rich.table import Table
 
-from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_views, limits, loaded
-from vivit.commands.shown import RIGHT, clips_progress, console
+from vivit.commands.chosen import add_checkpoint, add_clips, add_json, add_limits, add_views, limits, loaded
+from vivit.commands.shown import clips_progress, console, say, show
+from vivit.commands.table import Table
+from vivit.printable import printable
 from vivit.writing import check_place, write_text
 
 SPLITS = ("train", "validation", "test", "all")
@@ -19,7 +19,11 @@ SPLITS = ("train", "validation", "test", "all")
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("evaluate", help="the accuracy of a checkpoint on labelled videos")
+    parser = commands.add_parser(
+        "evaluate",
+        help="the accuracy of a checkpoint on labelled videos",
+        example="vivit evaluate videos/ --checkpoint runs/first/model --split test",
+    )
     parser.add_argument(
         "data", metavar="DATA", type=Path, help="a folder with a folder a class, a CSV or JSONL, or a folder of these"
     )
@@ -39,7 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     table.add_argument("--heads", nargs="+", metavar="COLUMN", help="the label columns, in the order of the heads")
     table.add_argument("--multi-label", action="store_true", help="any number of labels an example: mAP")
     written = parser.add_argument_group("what is written")
-    written.add_argument("--json", metavar="FILE", type=Path, help="everything, the confusion matrix too")
+    add_json(written)
     written.add_argument("--confusion", metavar="FILE.png", type=Path, help="a picture a head (FILE-verb.png, …)")
     written.add_argument("--per-class", action="store_true", help="print the table of classes too")
     parser.set_defaults(run=run)
@@ -52,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from vivit.training import plots
     from vivit.training.evaluate import evaluate
 
-    for name in ("json", "confusion"):
+    for name in ("output", "confusion"):
         path = getattr(options, name)
         if path is not None:
             check_place(path)
@@ -75,10 +79,13 @@ def run(options: argparse.Namespace) -> int:
             folder=options.progress,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _print(result.report, options)
-    if options.json is not None:
-        text = json.dumps({"data": str(options.data), "split": options.split, **result.report}) + "\n"
-        write_text(options.json, text)
+    text = json.dumps({"data": str(options.data), "split": options.split, **result.report}) + "\n"
+    if options.output is not None:
+        write_text(options.output, text)
+    if options.json:
+        print(text, end="")
+    else:
+        _print(result.report, options)
     if options.confusion is not None:
         for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
             several, path = len(result.dataset.heads) > 1, options.confusion
@@ -94,25 +101,23 @@ def _print(report: dict[str, Any], options: argparse.Namespace) -> None:
     clips, crops = report["views"]
     examples = f"{report['examples']:,} examples of {options.split}"
     views = f"{clips}x{crops} views at stride {report['stride']}"
-    out.print(f"{options.data}: {examples}, {views}; in percent", markup=False, highlight=False)
-    out.print(_metrics(report, options.multi_label))
+    say(printable(f"{options.data}: {examples}, {views}; in percent"), out, soft_wrap=True)
+    show(_metrics(report, options.multi_label), out)
     if options.per_class:
         for head, found in report["heads"].items():
-            out.print(_classes(head, found["per_class"]))
+            show(_classes(head, found["per_class"]), out)
     absent = "classes_without_positives" if options.multi_label else "classes_without_examples"
     for head, found in report["heads"].items():
         if found[absent]:
-            out.print(f"{head}: {found[absent]} classes have no example and are in no mean", markup=False)
+            say(f"{printable(head)}: {found[absent]} classes have no example and are in no mean", out)
     if report["left_out"]:
         of = report["left_out"] + report["examples"]
         out.print(f"left out {report['left_out']} of {of:,} examples, which cannot be used:", style="bold red")
         for reason in report["broken"].values():
-            out.print(f"  {reason}", markup=False, soft_wrap=True)
+            say(f"  {printable(reason)}", out, soft_wrap=True)
 
 
 def _metrics(report: dict[str, Any], multi_label: bool) -> Table:
-    table = Table()
-    table.add_column("head", no_wrap=True)
     columns = (
         {"map": "mAP"} if multi_label else {"top_1": "top-1", "top_5": "top-5", "mean_class_accuracy": "mean class"}
     )
@@ -121,22 +126,15 @@ def _metrics(report: dict[str, Any], multi_label: bool) -> Table:
         rows["action (all heads)"] = report["action"]
     if multi_label and len(rows) > 1:
         rows["all classes"] = report
-    for shown in columns.values():
-        table.add_column(shown, **RIGHT)
-    for head, found in rows.items():
-        table.add_row(escape(head), *(_percent(found.get(name)) for name in columns))
-    return table
+    shown = [(printable(head), *(_percent(found.get(name)) for name in columns)) for head, found in rows.items()]
+    return Table(("head", *columns.values()), shown)
 
 
 def _classes(head: str, classes: list[dict[str, Any]]) -> Table:
-    table = Table(title=escape(head))
-    table.add_column("class")
-    for name in list(classes[0])[1:]:
-        table.add_column(name.replace("_", " "), **RIGHT)
-    for one in classes:
-        name, count, value = one.values()
-        table.add_row(escape(name), f"{count:,}", _percent(value))
-    return table
+    columns = ("class", *(name.replace("_", " ") for name in list(classes[0])[1:]))
+    values = (one.values() for one in classes)
+    shown = [(printable(name), f"{count:,}", _percent(value)) for name, count, value in values]
+    return Table(columns, shown, title=printable(head))
 
 
 def _percent(value: float | None) -> str:

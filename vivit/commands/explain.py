@@ -8,7 +8,11 @@ from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_vid
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("explain", help="what a model looked at, as a page that opens anywhere")
+    parser = commands.add_parser(
+        "explain",
+        help="what a model looked at, as a page that opens anywhere",
+        example="vivit explain video.mp4 -o report.html --checkpoint runs/first/model",
+    )
     add_videos(parser, several=False)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the page to write, .html, or picture, .png")
     parser.add_argument(

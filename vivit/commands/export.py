@@ -1,6 +1,7 @@
 """`vivit export`: a checkpoint as one file that runs wherever JAX is, without this package."""
 
 import argparse
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,12 @@ NOTE = (
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("export", help="write a program that runs without this package", epilog=NOTE)
+    parser = commands.add_parser(
+        "export",
+        help="write a program that runs without this package",
+        example="vivit export -o model.stablehlo --platforms cpu,tpu",
+        epilog=textwrap.fill(NOTE, 79, break_on_hyphens=False),
+    )
     add_checkpoint(parser)
     parser.add_argument("-o", "--output", required=True, metavar="FILE", type=Path, help="the program to write")
     parser.add_argument(

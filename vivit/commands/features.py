@@ -11,7 +11,11 @@ from vivit.printable import printable
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("features", help="what a model makes of videos, clip by clip, as arrays")
+    parser = commands.add_parser(
+        "features",
+        help="what a model makes of videos, clip by clip, as arrays",
+        example="vivit features videos/ -o features.npz --stages prelogits",
+    )
     add_videos(parser)
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.npz", help="the file to write")
     add_checkpoint(parser)

@@ -16,13 +16,27 @@ from rich.progress import (
 )
 from rich.text import Text
 
-RIGHT = {"justify": "right", "no_wrap": True}
+from vivit.commands.table import Table, lines
+
 PERIOD = 600  # seconds over which the speed is averaged: a step may take many of them
+UNLIMITED = 10**6  # columns of what is no terminal
 
 
-def console() -> Console:
-    """Standard output; as wide as the table needs when it is not a terminal, so that a log keeps every column."""
-    return Console(width=None if sys.stdout.isatty() else 160)
+def console(*, stderr: bool = False) -> Console:
+    """Standard output or error; without limit to a line where that is no terminal, so that a log keeps lines whole."""
+    stream = sys.stderr if stderr else sys.stdout
+    return _Console(stderr=stderr, width=None if stream.isatty() else UNLIMITED)
+
+
+def show(table: Table, out: Console) -> None:
+    """Prints a table that fits the terminal."""
+    for line in lines(table, None if out.width == UNLIMITED else out.width):
+        out.print(line, soft_wrap=True, highlight=False)
+
+
+def say(text: str, out: Console, **options: Any) -> None:
+    """Prints text as it is: no markup, nothing highlighted. options: of Console.print."""
+    out.print(text, markup=False, highlight=False, **options)
 
 
 def clips_progress(*columns: ProgressColumn, disable: bool = False) -> Progress:
@@ -48,7 +62,7 @@ def _bar(*columns: ProgressColumn, **options: Any) -> Progress:
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console(stderr=True),
         **options,
     )
 
@@ -57,3 +71,9 @@ class _ClipsASecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("- clips/s" if speed is None else f"{speed:.3g} clips/s", style="progress.data.speed")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leaves it to who runs the command; Rich would end the process with exit code 1."""
+        raise  # the BrokenPipeError in whose handler this is called

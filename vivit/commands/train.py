@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import TextColumn
-from rich.table import Table
 
 from vivit.commands.run_types import SWITCHES, TEXTS, checked
-from vivit.commands.shown import RIGHT, clips_progress, console
+from vivit.commands.shown import clips_progress, console
+from vivit.commands.shown import show as show_table
+from vivit.commands.table import Table
 from vivit.reference.values import shortened
 
 if TYPE_CHECKING:
@@ -51,7 +51,11 @@ LISTS = ("heads",)
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
-    parser = commands.add_parser("train", help="train on your own videos, or the carousel's comparison")
+    parser = commands.add_parser(
+        "train",
+        help="train on your own videos, or the carousel's comparison",
+        example="vivit train --data videos/ --recipe k400-b-fe --epochs 10 --folder runs/first",
+    )
     parser.add_argument(
         "file", nargs="?", type=Path, metavar="CONFIG", help="a JSON file of the same names as the flags"
     )
@@ -94,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=False)],
+        handlers=[RichHandler(console=console(stderr=True), show_path=False)],
     )
     said = _said(options)
     try:
@@ -243,16 +247,19 @@ def _compare(said: dict[str, Any]) -> int:
     with _Bar() as bar:
         show = partial(_shown_row, bar)
         outcomes = compare(Path(said.get("folder", "carousel")), rows(), threads=said.get("threads", 2), show=show)
-    table = Table(
-        title="Trained from scratch on the digit carousel, in percent of unseen scans (chance: verb 25, noun 10)"
-    )
-    table.add_column("what", no_wrap=True)
-    for name in ("parameters", "steps", "seconds", "verb", "noun", "action"):
-        table.add_column(name, **RIGHT)
-    for one in outcomes:
-        figures = (f"{value:.1f}" for value in (one.verb, one.noun, one.action))
-        table.add_row(one.name, f"{one.parameters:,}", str(one.steps), f"{one.seconds:.0f}", *figures)
-    console().print(table)
+    title = "Trained from scratch on the digit carousel, in percent of unseen scans (chance: verb 25, noun 10)"
+    columns = ("what", "parameters", "steps", "seconds", "verb", "noun", "action")
+    shown = [
+        (
+            one.name,
+            f"{one.parameters:,}",
+            str(one.steps),
+            f"{one.seconds:.0f}",
+            *(f"{value:.1f}" for value in (one.verb, one.noun, one.action)),
+        )
+        for one in outcomes
+    ]
+    show_table(Table(columns, shown, title=title), console())
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from vivit.data.sources import SPLIT_FOLDERS, SPLITS, Dataset, Example, Names, check_fractions, given_names, split_of
 from vivit.json_files import decoded
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import quoted
 
 RESERVED = ("path", "start", "end", "split")  # every other column is a head
@@ -249,5 +250,8 @@ def _names(
         for row in rows:
             for label in row.labels[place]:
                 if label not in allowed:
-                    faults.add(row.place, f"{head} is {quoted(label)}: it must be one of the {len(allowed)} given")
+                    hint = did_you_mean(label, known[head])
+                    faults.add(
+                        row.place, f"{head} is {quoted(label)}: {hint}it must be one of the {len(allowed)} given"
+                    )
     return known

@@ -1,6 +1,5 @@
 """From a video and a model to an Explanation: what the views said, which view and class are shown, and the maps."""
 
-import difflib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from vivit.inference.views import taken
 from vivit.memory import check_model
 from vivit.model import Model
 from vivit.reference.costs import multiply_adds
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.params import parameters
 from vivit.reference.values import is_count, quoted
 
@@ -96,12 +96,9 @@ def found_by_name(label: str, labels: tuple[tuple[str, ...], ...]) -> tuple[int,
     """The head and the number of a class. Raises ValueError if no class, or one in several heads, has this name."""
     places = [(head, names.index(label)) for head, names in enumerate(labels) if label in names]
     if not places:
-        if not isinstance(label, str):
-            raise ValueError(f"class is {quoted(label)}: it must be the name of one of the model's")
-        near = difflib.get_close_matches(label, [name for names in labels for name in names], 3, 0.0)
-        raise ValueError(
-            f"class is {quoted(label)}: it must be one of the model's, such as {', '.join(map(quoted, near))}"
-        )
+        known = [name for names in labels for name in names]
+        hint, few = did_you_mean(label, known), ", ".join(map(quoted, known[:3]))
+        raise ValueError(f"class is {quoted(label)}: {hint}it must be one of the model's, such as {few}")
     if len(places) > 1:
         raise ValueError(f"class is {quoted(label)}: {len(places)} heads have a class of that name")
     return places[0]

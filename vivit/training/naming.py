@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from vivit.data.sources import Dataset
 from vivit.labels import Labels
+from vivit.reference.nearest import did_you_mean
 
 SHOWN = 5  # names in a message
 
@@ -29,8 +30,9 @@ def matched(dataset: Dataset, labels: Labels) -> Dataset:
         if strangers := [name for name in names if name not in number]:
             unused = [name for name in known if name not in set(names)]
             raise ValueError(
-                f"{head}: the data has {_shown(strangers)}, which the model does not: its names must be among the "
-                f"model's {len(known)}, of which the data lacks {_shown(unused) if unused else 'none'}"
+                f"{head}: the data has {_shown(strangers)}, which the model does not: "
+                f"{did_you_mean(strangers[0], known)}its names must be among the model's {len(known)}, of which the "
+                f"data lacks {_shown(unused) if unused else 'none'}"
             )
         places.append([number[name] for name in names])
     examples = tuple(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from vivit.reference.config import Config, named
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import MOST, is_count, is_number, quoted
 
 Optimiser = Literal["sgd", "adamw"]
@@ -251,5 +252,6 @@ def recipe(name: str) -> Named:
     Raises ValueError for an unknown name.
     """
     if name not in _PUBLISHED:
-        raise ValueError(f"no recipe is named {quoted(name)}: it must be one of {', '.join(RECIPES)}")
+        hint = did_you_mean(name, [*RECIPES, "carousel"])  # which the command knows beside these
+        raise ValueError(f"no recipe is named {quoted(name)}: {hint}it must be one of {', '.join(RECIPES)}")
     return _PUBLISHED[name]
