@@ -10,18 +10,37 @@ from pathlib import Path
 
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls write(temporary) and gives the result its name. The file is whole or as it was, whenever we are killed."""
-    descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+    with naming(path):
+        descriptor, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     os.close(descriptor)
     temporary = Path(name)
     try:
-        write(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        _to_disk(temporary)
-        os.replace(temporary, path)
-        _to_disk(path.absolute().parent)
+        with naming(path):
+            write(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            _to_disk(temporary)
+            os.replace(temporary, path)
+            _to_disk(path.absolute().parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError of writing in here, such as of a full disk, becomes one line that names the path.
+
+    The system names no file when writing fails, and ours are temporary ones. Errors of other files stay what they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        while isinstance(error.__cause__, OSError):  # one within another
+            error = error.__cause__
+        other = error.filename is not None and f".{path.name}." not in str(error.filename)
+        if other and Path(str(error.filename)) != path:
+            raise
+        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -53,13 +72,15 @@ def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder to be filled, that gets its name at the end. Raises ValueError if that is taken."""
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ValueError(f"{path} is there already: name a folder that is not, or an empty one")
-    path.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
+    with naming(path):
+        path.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}."))
     try:
-        yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        os.replace(temporary, path)
-        _to_disk(path.absolute().parent)
+        with naming(path):
+            yield temporary
+            temporary.chmod(0o777 & ~_umask())
+            os.replace(temporary, path)
+            _to_disk(path.absolute().parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

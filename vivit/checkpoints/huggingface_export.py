@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import save_file
-
 from vivit.checkpoints.huggingface import CONFIG, PLACEHOLDER, PREPROCESSOR, WEIGHTS
+from vivit.checkpoints.safetensors_file import write_safetensors
 from vivit.checkpoints.spelling import write
 from vivit.checkpoints.torch_names import spellings
 from vivit.model import Model
@@ -26,7 +25,7 @@ def write_vivit(path: Path, model: Model) -> None:
     if model.config.classes:
         arrays = {name if name.startswith("classifier.") else f"vivit.{name}": leaf for name, leaf in arrays.items()}
     with new_folder(path) as folder:
-        save_file(arrays, folder / WEIGHTS, {"format": "pt"})
+        write_safetensors(folder / WEIGHTS, arrays, {"format": "pt"})
         _write_json(folder / CONFIG, _described(model))
         _write_json(folder / PREPROCESSOR, _stated(model))
 

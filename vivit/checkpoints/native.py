@@ -12,11 +12,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors.numpy import save_file
 
 from vivit.checkpoints.files import read_safetensors
 from vivit.checkpoints.renaming import renamed
 from vivit.checkpoints.report import Report
+from vivit.checkpoints.safetensors_file import write_safetensors
 from vivit.checkpoints.spelling import Spelling, read
 from vivit.json_files import read_object
 from vivit.labels import as_labels
@@ -123,7 +123,7 @@ def _save_aligned(path: Path, arrays: dict[str, np.ndarray], metadata: dict[str,
         header[name] = {"dtype": "F32", "shape": list(arrays[name].shape), "data_offsets": [place, end]}
         place = end
     length = 8 + len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
-    save_file(arrays, path, {**metadata, "padding": " " * (-length % ALIGNMENT)})
+    write_safetensors(path, arrays, {**metadata, "padding": " " * (-length % ALIGNMENT)})
 
 
 def _write_description(folder: Path, model: Model, weights: str) -> None:

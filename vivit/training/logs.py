@@ -2,23 +2,24 @@
 
 metrics.jsonl is the record. A line is an event: its step, its kind, the time in seconds since 1970, and the values; one
 that is not finite is null. A process may be killed at any moment: a line that it did not finish is cut off when its
-run goes on. TensorBoard's files are written some seconds later and stand in folders of their own.
+run goes on. TensorBoard's files stand in a folder of their own.
 """
 
 import json
 import math
 import os
+import socket
+import struct
 import time
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vivit.json_files import as_object
-from vivit.writing import remove_unfinished, write_file
+from vivit.writing import naming, remove_unfinished, write_file
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"  # names within the folder
 Kind = Literal["train", "validation"]
 RESERVED = ("step", "kind", "time")
-SECONDS = 5  # between TensorBoard's visits to the disk
 
 
 class Logs:
@@ -31,7 +32,7 @@ class Logs:
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
-        writer = _tensorboard()
+        scalars = _tensorboard()
         self._path = Path(folder) / METRICS
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
@@ -41,12 +42,7 @@ class Logs:
         else:
             self._path.write_bytes(b"")
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self._writer = writer(
-            str(Path(folder) / TENSORBOARD),
-            purge_step=None if resume_step is None else resume_step + 1,
-            flush_secs=SECONDS,
-            filename_suffix=f".{time.time_ns()}",  # or a run that goes on within a second would replace its own file
-        )
+        self._tensorboard = scalars(Path(folder) / TENSORBOARD, resume_step)
 
     def __enter__(self) -> "Logs":
         return self
@@ -55,7 +51,10 @@ class Logs:
         self.close()
 
     def write(self, step: int, values: dict[str, float], kind: Kind = "train") -> None:
-        """Appends one event. Raises ValueError for another kind, or if a value has a name of the event's own."""
+        """Appends one event. Raises ValueError for another kind, or if a value has a name of the event's own.
+
+        Raises OSError that names the file if the disk is full.
+        """
         if kind not in get_args(Kind):
             raise ValueError(f"kind is {kind!r}: it must be one of {', '.join(get_args(Kind))}")
         if taken := [name for name in values if name in RESERVED]:
@@ -63,16 +62,16 @@ class Logs:
         numbers = {name: float(value) for name, value in values.items()}
         event = {"step": int(step), "kind": kind, "time": round(time.time(), 3)}
         event |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        _append(self._file, json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
-        for name, number in numbers.items():
-            self._writer.add_scalar(f"{kind}/{name}", number, int(step))
+        with naming(self._path):
+            _append(self._file, json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        self._tensorboard.write(int(step), {f"{kind}/{name}": number for name, number in numbers.items()})
 
     def close(self) -> None:
-        """Waits until everything is written. Closing twice is closing once."""
+        """Closing twice is closing once."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            self._writer.close()
+            self._tensorboard.close()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
@@ -84,9 +83,14 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def _append(file: int, line: bytes) -> None:
-    """One call of the system for a line, so that a killed process leaves all of it or none, but for full disks."""
-    while line:
-        line = line[os.write(file, line) :]
+    """One call of the system for all of it, so that a killed process leaves all or none; a full disk none either."""
+    before = os.fstat(file).st_size
+    try:
+        while line:
+            line = line[os.write(file, line) :]
+    except OSError:
+        os.ftruncate(file, before)
+        raise
 
 
 def _cut_after(path: Path, step: int) -> None:
@@ -117,8 +121,42 @@ def _lines(path: Path) -> list[bytes]:
 
 
 def _tensorboard() -> Any:
+    """Makes a file of TensorBoard's in a folder, for a run that goes on from a step, None: that begins.
+
+    Written here, not by the library's thread, whose full disk would be nobody's error.
+    """
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import record_writer, summary
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
     except ImportError:
         raise ValueError('tensorboardX is not installed: install it with: pip install "vivit[train]"') from None
-    return SummaryWriter
+
+    def record(**fields: Any) -> bytes:
+        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        length = struct.pack("<Q", len(data))
+        sums = (struct.pack("<I", record_writer.masked_crc32c(part)) for part in (length, data))
+        return length + next(sums) + data + next(sums)
+
+    class Scalars:
+        def __init__(self, folder: Path, resume_step: int | None) -> None:
+            # its time to the nanosecond, or a run that goes on within a second would replace its own file
+            self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+            with naming(self._path):
+                folder.mkdir(parents=True, exist_ok=True)
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            self._append(record(file_version="brain.Event:2"))
+            if resume_step is not None:  # TensorBoard then drops what it has of later steps
+                self._append(record(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+        def write(self, step: int, values: dict[str, float]) -> None:
+            scalars = (summary.scalar(name, value) for name, value in values.items())
+            self._append(b"".join(record(step=step, summary=scalar) for scalar in scalars))
+
+        def close(self) -> None:
+            os.close(self._file)
+
+        def _append(self, data: bytes) -> None:
+            with naming(self._path):
+                _append(self._file, data)
+
+    return Scalars

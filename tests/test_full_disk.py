@@ -1,0 +1,94 @@
+"""A full disk is one line that names the file, whoever writes: ours, safetensors, TensorBoard."""
+
+import contextlib
+import errno
+import os
+import re
+import subprocess
+
+import checkpoints
+import pytest
+
+import vivit
+from vivit import cli
+from vivit.training.logs import Logs, read_metrics
+from vivit.writing import write_file, write_text
+
+pytestmark = pytest.mark.fast
+
+FULL = "No space left on device"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 40 kB, where the system lets us have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("no disk may be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk):
+    """Leaves no byte of it."""
+    with (disk / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1024))
+
+
+@pytest.mark.parametrize("to", ["vivit", "huggingface", "npz"])
+def test_converting_onto_a_full_disk_names_the_destination(to, small_disk, tmp_path, capsys):
+    vivit.save(tmp_path / "source", checkpoints.model(vivit.named("vivit-tiny/8x2")))
+    assert cli.main(["convert", str(tmp_path / "source"), str(small_disk / "dest"), "--to", to]) == 2
+    said = capsys.readouterr().err
+    assert said == f"vivit convert: {small_disk / 'dest'} could not be written: {FULL}\n"
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_checkpoint_that_is_replaced_on_a_full_disk_stays(small_disk):
+    config = vivit.named("vivit-tiny/8x2")
+    config = vivit.Config(**{**vars(config), "layers": 1, "channels": 8, "heads": 1, "hidden": 8, "classes": (2,)})
+    vivit.save(small_disk / "model", checkpoints.model(config))
+    before = vivit.load(small_disk / "model")
+    fill(small_disk)
+    with pytest.raises(OSError, match=rf"model/model.next.safetensors could not be written: {FULL}"):
+        vivit.save(small_disk / "model", checkpoints.model(config, seed=1))
+    assert (vivit.load(small_disk / "model").params.head.kernel == before.params.head.kernel).all()
+
+
+def test_logs_on_a_full_disk_name_their_file_and_keep_whole_lines(small_disk):
+    logs = Logs(small_disk)
+    logs.write(1, {"loss": 1.0})
+    fill(small_disk)
+    said = ""
+    for step in range(2, 2000):
+        try:
+            logs.write(step, {"loss": 1.0})
+        except OSError as error:
+            said = str(error)
+            break
+    assert re.fullmatch(rf"{small_disk}/(metrics.jsonl|tensorboard/events.*) could not be written: {FULL}", said)
+    logs.close()
+    data = (small_disk / "metrics.jsonl").read_bytes()
+    assert data.endswith(b"\n")
+    assert len(read_metrics(small_disk / "metrics.jsonl")) == data.count(b"\n") > 0
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_disk_that_is_full_only_at_the_end_is_named_too(moment, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, FULL)
+
+    monkeypatch.setattr(os, moment, full)
+    with pytest.raises(OSError, match=rf"out.txt could not be written: {FULL}"):
+        write_text(tmp_path / "out.txt", "text")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_of_another_file_stays_that_file_s(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*nowhere.txt'"):
+        write_file(tmp_path / "out.txt", lambda temporary: (tmp_path / "nowhere.txt").read_bytes())
