@@ -1,8 +1,8 @@
 """What one training run chooses, and the published choices by name. What the model is, is its Config."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import MISSING, dataclass, fields, replace
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
 
 from vivit.reference.config import Config, named
 from vivit.reference.nearest import did_you_mean
@@ -19,73 +19,53 @@ Short = Literal["loop", "pad"]
 class Recipe:
     """Everything that a training run chooses, apart from the model, the data and the devices.
 
-    Optimisation. optimiser: momentum SGD or AdamW; momentum is SGD's, the betas AdamW's. weight_decay: "sgd" adds it to
-    the gradient, "adamw" to the update. learning_rate: the schedule's base. epochs or steps, one of them, and
-    warmup_epochs or warmup_steps: see `steps_of`. batch_size: clips in one update, on all devices together.
-    accumulation: parts that a batch is taken in, one after the other. clip_norm: of the gradient; None: not clipped.
-    layer_decay: learning rates of earlier layers are this much smaller from layer to layer. freeze: patterns of leaf
-    paths, see optimiser.frozen. ema_decay: of the running average of the parameters; None: there is none.
-
-    Loss. loss: "softmax" of one class a head, or "sigmoid" of any number of labels. head_losses: how the losses of the
-    heads are put together. label_smoothing, mixup: strengths; 0: none.
-
-    Model in training. dropout, attention_dropout, stochastic_depth: as vivit.forward's. dtype: of the blocks' products;
-    parameters stay float32. remat: recompute activations in the backward pass.
-
-    Clips. stride: frames from one taken frame to the next. resize: the shorter side in pixels, crop: the square cut
-    from it. scale_jitter: smallest and largest factor per axis. random_crop: the square is cut anywhere in training.
-    flip, color, grey, erase: probabilities of mirroring, color jitter, grey, a rectangle painted over.
-    randaugment_layers, randaugment_magnitude: operations a clip and their strength; 0 layers: none. short: videos that
-    end before the clip does are looped, or padded and masked. shuffle_frames: every clip's frames in random order: the
-    control that shows what a model knows without it.
-
-    seed: of everything random. Raises ValueError, naming the field and the requirement, for what does not fit.
-    Source: Arnab et al. 2021, section 4.1 and the published training configs.
+    A field's description stands beside it; `vivit train --help` shows them. Raises ValueError, naming the field and the
+    requirement, for what does not fit. Source: Arnab et al. 2021, section 4.1 and the published training configs.
     """
 
-    optimiser: Optimiser = "sgd"
-    momentum: float = 0.9
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 0.0
-    learning_rate: float
-    epochs: float | None = None
-    steps: int | None = None
-    warmup_epochs: float | None = None
-    warmup_steps: int | None = None
-    batch_size: int = 64
-    accumulation: int = 1
-    clip_norm: float | None = 1.0
-    layer_decay: float = 1.0
-    freeze: tuple[str, ...] = ()
-    ema_decay: float | None = None
+    optimiser: Annotated[Optimiser, "momentum SGD or AdamW"] = "sgd"
+    momentum: Annotated[float, "SGD's"] = 0.9
+    beta1: Annotated[float, "AdamW's, of the gradient's mean"] = 0.9
+    beta2: Annotated[float, "AdamW's, of its square's mean"] = 0.999
+    weight_decay: Annotated[float, "sgd adds it to the gradient, adamw to the update"] = 0.0
+    learning_rate: Annotated[float, "the largest of the schedule: a linear warm-up, then a half cosine to 0"]
+    epochs: Annotated[float | None, "how long, in passes over the training clips; or steps"] = None
+    steps: Annotated[int | None, "how long, in updates; or epochs"] = None
+    warmup_epochs: Annotated[float | None, "of the learning rate; or warmup_steps"] = None
+    warmup_steps: Annotated[int | None, "of the learning rate; or warmup_epochs"] = None
+    batch_size: Annotated[int, "clips in one update, on all devices together"] = 64
+    accumulation: Annotated[int, "parts that a batch is taken in, one after the other: less memory"] = 1
+    clip_norm: Annotated[float | None, "the gradient's largest norm; None: not clipped"] = 1.0
+    layer_decay: Annotated[float, "each layer's learning rate is the next one's times this; 1: all have the same"] = 1.0
+    freeze: Annotated[tuple[str, ...], "patterns of parameters that stay as they are, such as encoder/*"] = ()
+    ema_decay: Annotated[float | None, "of the running average of the parameters; None: there is none"] = None
 
-    loss: Loss = "softmax"
-    head_losses: Heads = "mean"
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
+    loss: Annotated[Loss, "softmax: one class a head; sigmoid: any number of labels"] = "softmax"
+    head_losses: Annotated[Heads, "how the heads' losses are put together"] = "mean"
+    label_smoothing: Annotated[float, "probability that is spread over all classes; 0: none"] = 0.0
+    mixup: Annotated[float, "strength: the beta distribution's parameter; 0: none"] = 0.0
 
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    stochastic_depth: float = 0.0
-    dtype: Dtype = "bfloat16"
-    remat: bool = False
+    dropout: Annotated[float, "of the blocks' outputs"] = 0.0
+    attention_dropout: Annotated[float, "of attention weights"] = 0.0
+    stochastic_depth: Annotated[float, "probability that the last block is left out; earlier ones less"] = 0.0
+    dtype: Annotated[Dtype, "of the blocks' products; parameters stay float32"] = "bfloat16"
+    remat: Annotated[bool, "recompute activations in the backward pass: less memory, more time"] = False
 
-    stride: int = 2
-    resize: int = 256
-    crop: int = 224
-    scale_jitter: tuple[float, float] = (0.9, 1.33)
-    random_crop: bool = True
-    flip: float = 0.5
-    color: float = 0.0
-    grey: float = 0.0
-    erase: float = 0.0
-    randaugment_layers: int = 0
-    randaugment_magnitude: float = 0.0
-    short: Short = "loop"
-    shuffle_frames: bool = False
+    stride: Annotated[int, "frames from one taken frame to the next"] = 2
+    resize: Annotated[int, "the shorter side in pixels"] = 256
+    crop: Annotated[int, "the square cut from it: the model's height and width"] = 224
+    scale_jitter: Annotated[tuple[float, float], "smallest and largest random factor of each axis"] = (0.9, 1.33)
+    random_crop: Annotated[bool, "cut anywhere in training; else in the centre"] = True
+    flip: Annotated[float, "probability of mirroring a clip"] = 0.5
+    color: Annotated[float, "probability of color jitter"] = 0.0
+    grey: Annotated[float, "probability of grey"] = 0.0
+    erase: Annotated[float, "probability of a rectangle painted over"] = 0.0
+    randaugment_layers: Annotated[int, "random operations a clip; 0: none"] = 0
+    randaugment_magnitude: Annotated[float, "their strength"] = 0.0
+    short: Annotated[Short, "videos that end before the clip does: looped, or padded and masked"] = "loop"
+    shuffle_frames: Annotated[bool, "every clip's frames in random order: a control that sees no motion"] = False
 
-    seed: int = 0
+    seed: Annotated[int, "of everything random"] = 0
 
     def __post_init__(self) -> None:
         for field in ("freeze", "scale_jitter"):
@@ -96,6 +76,30 @@ class Recipe:
         _check_choices(self)
         _check_numbers(self)
         _check_together(self)
+
+
+REQUIRED = "required"
+
+
+class Field(NamedTuple):
+    """A field of the recipe: its description, its type and its default, REQUIRED if it has none."""
+
+    text: str
+    kind: Any
+    default: Any
+
+
+def recipe_fields() -> dict[str, Field]:
+    """Every field by name, in order."""
+    kinds = get_type_hints(Recipe, include_extras=True)
+    return {
+        field.name: Field(
+            kinds[field.name].__metadata__[0],
+            kinds[field.name].__origin__,
+            REQUIRED if field.default is MISSING else field.default,
+        )
+        for field in fields(Recipe)
+    }
 
 
 def _check_choices(recipe: Recipe) -> None:
@@ -192,7 +196,9 @@ def steps_of(recipe: Recipe, examples: int | None = None) -> Steps:
     total = recipe.steps if recipe.steps is not None else steps(recipe.epochs or 0)
     warmup = recipe.warmup_steps or (steps(recipe.warmup_epochs) if recipe.warmup_epochs else 0)
     if warmup >= total:
-        raise ValueError(f"the warm-up is {warmup} steps: it must be shorter than the training, {total} steps")
+        by, of = ("steps" if value is not None else "epochs" for value in (recipe.warmup_steps or None, recipe.steps))
+        flags = f"--warmup-{by} is {getattr(recipe, f'warmup_{by}')}, --{of} is {getattr(recipe, of)}"
+        raise ValueError(f"the warm-up is {warmup} steps: it must be shorter than the training, {total} steps: {flags}")
     return Steps(total, warmup)
 
 
