@@ -23,7 +23,7 @@ from rich.table import Table
 import vivit
 from bench.film import by_pyav, write_film
 from bench.harness import forget_peak, in_turns, machine, peak_megabytes
-from vivit import plain
+from vivit import baseline
 from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params
 from vivit.data.decoding import wanted_frames
@@ -104,7 +104,7 @@ def _vivit(name: str, film: Path, runs: int, batch: int, dtype: str) -> dict[str
     first = pixels[:1]
     comparison = compare(
         view_logits(model, first, "clip", dtype=dtype),
-        plain.forward(model.params, first, config, dtype=dtype),
+        baseline.forward(model.params, first, config, dtype=dtype),
         reference.forward(model.params, first, config),
         dtype,
         depth=depth_of(config),

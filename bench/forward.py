@@ -1,7 +1,7 @@
 """`python -m bench forward`: the four models for one clip, 32x224², float32 and bfloat16, on this machine's device.
 
-Beside vivit's own forward, in the same run: the plain einsum formulation (vivit/plain.py, jitted) and, where torch and
-transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared with
+Beside vivit's own forward, in the same run: the baseline of plain einsums (vivit/baseline.py, jitted) and, where torch
+and transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared with
 the float64 reference on the same clip and weights. Clip and weights are random: times do not depend on the values.
 """
 
@@ -24,7 +24,7 @@ import vivit
 from bench import peers
 from bench.harness import Measurement, in_turns, machine, measure
 from bench.workloads import DTYPES, SUFFIXES
-from vivit import plain
+from vivit import baseline
 from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params, rounded
 from vivit.reference import models as reference
@@ -93,7 +93,7 @@ def _expect(name: str, folder: Path) -> None:
     params, clip = random_params(config), _clip(config)
     results = {"reference": reference.forward(params, clip, config)}
     for dtype in DTYPES:
-        results[dtype] = np.asarray(plain.forward(params, clip, config, dtype=dtype))
+        results[dtype] = np.asarray(baseline.forward(params, clip, config, dtype=dtype))
     for result, logits in results.items():
         np.save(_expected(folder, name, result), logits)
 
@@ -127,7 +127,7 @@ def _ours(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Calla
 
 def _plain(params: Params, clip: np.ndarray, config: Config, dtype: str) -> Callable[[], Any]:
     params, pixels = jax.device_put((params, clip))
-    jitted = jax.jit(lambda params, pixels: plain.forward(params, pixels, config, dtype=dtype))
+    jitted = jax.jit(lambda params, pixels: baseline.forward(params, pixels, config, dtype=dtype))
     return lambda: jax.block_until_ready(jitted(params, pixels))
 
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 import vivit
-from vivit import plain
+from vivit import baseline
 from vivit.info import PAPER
 from vivit.reference.config import Config, named
 from vivit.reference.params import Params, convert, shapes
@@ -79,7 +79,7 @@ def program(
 
     def forward(params: Params, video: jax.Array) -> jax.Array:
         if implementation == "plain":
-            return plain.forward(params, video, config, dtype=dtype)
+            return baseline.forward(params, video, config, dtype=dtype)
         return vivit.forward(params, video, config, dtype=dtype, unroll=True)
 
     def loss(params: Params, video: jax.Array, labels: jax.Array) -> jax.Array:

@@ -13,8 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vivit import attention, encoder, plain
-from vivit.layers import aligned
+from vivit import attention, baseline, encoder
+from vivit.layers import LayerConfig, aligned
+from vivit.pallas_ops import PALLAS
 from vivit.reference import attention as reference
 from vivit.reference import gradients
 from vivit.reference.dropout import AttentionDrops
@@ -94,8 +95,8 @@ def xla_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
 
 
 def plain_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
-    """The usual formulation (vivit/plain.py)."""
-    return partial(getattr(plain, workload.variant), heads=workload.heads)
+    """The usual formulation (vivit/baseline.py)."""
+    return partial(getattr(baseline, workload.variant), heads=workload.heads)
 
 
 def oracle(workload: Workload) -> Callable[..., Any]:
@@ -114,10 +115,13 @@ def layer(workload: Workload, dtype: str) -> Callable[..., jax.Array]:
 
     params: (LayerNorm, Attention).
     """
-    kind = encoder.Kind(workload.heads, "tanh", EPSILON, "time_space", dtype, "auto")
+    config, attend = (
+        LayerConfig(workload.heads, "tanh", EPSILON, "time_space", dtype),
+        getattr(PALLAS, workload.variant),
+    )
 
     def run(tokens: jax.Array, params: tuple[LayerNorm, Attention]) -> jax.Array:
-        return encoder.attention_residual(tokens, *params, workload.variant, AttentionDrops(), None, kind, None)
+        return encoder.attention_residual(tokens, *params, AttentionDrops(), None, attend, PALLAS, config, None)
 
     return run
 

@@ -24,9 +24,9 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from vivit.kernels import blocked, chip, whole
-from vivit.kernels.dropout import Dropout, halves
 from vivit.kernels.heads import Windows, fits, pad_heads, unpad_heads, windows
 from vivit.kernels.window import Arithmetic
+from vivit.numerics.hash_dropout import Dropout, halves
 from vivit.reference.attention import check_core
 
 LONGEST = 512  # rows of a product that is taken whole

@@ -23,9 +23,9 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from vivit.kernels.dropout import keep_of_heads, place
 from vivit.kernels.heads import LANES, Windows
 from vivit.kernels.window import LOG2E, MASKED, Arithmetic, attend, attend_vjp, divided, like
+from vivit.numerics.hash_dropout import counter, keep_of_heads
 
 Semantics = Literal["parallel", "arbitrary"]
 QUERIES = 224  # rows of a block, forward: 3136 = 14 · 224
@@ -279,5 +279,5 @@ def _multipliers(
         return [jnp.where(inside, by_name["multiplier"][0, i], 0.0) for i in range(plan.layout.per)]
     seeds = by_name["seeds"]
     outer = seeds[0, 0, seeds.shape[2] - 1]
-    places = place(outer, query, key, n, n)
-    return keep_of_heads(seeds, pl.program_id(1) * plan.layout.per, plan.layout.per, places, plan.rate)
+    counters = counter(outer, query, key, n, n)
+    return keep_of_heads(seeds, pl.program_id(1) * plan.layout.per, plan.layout.per, counters, plan.rate)

@@ -12,7 +12,6 @@ VMEM: one copy of the weights (two if tiled), two of each block. ViViT-B's qkv o
 Numerics: operands of a product are rounded to `dtype` (on v3 by the matrix unit itself), everything else is float32.
 """
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 
 from vivit.kernels import chip, tiling
+from vivit.numerics.gelu import gelu
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
 
@@ -322,13 +322,6 @@ def _pull_kernel(dy, kernel, *refs, blocks, tiles: int, norm: bool, adding: bool
         def _():
             for part in tiling.parts(*dy.shape[:2]):
                 finish(part, tiling.load(summed[0], part))
-
-
-def gelu(x: jax.Array, form: str) -> jax.Array:
-    """x · Φ(x), Φ exact ("erf") or approximated ("tanh"). x: float32."""
-    if form == "erf":
-        return x * (1.0 + jax.lax.erf(x * math.sqrt(0.5))) * 0.5
-    return x * (1.0 + jnp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))) * 0.5
 
 
 def _normal(x, epsilon: float):

@@ -23,10 +23,9 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from vivit.kernels.dropout import keep_of_heads
-from vivit.kernels.dropout import place as weight_place
 from vivit.kernels.heads import LANES, Windows
 from vivit.kernels.window import Arithmetic, attend, attend_vjp, divided, like
+from vivit.numerics.hash_dropout import counter, keep_of_heads
 
 PLACES = 8  # rows of a register: places that one product over time takes together
 _ROWS = 128  # rows that a step should have at least
@@ -343,7 +342,7 @@ def _multipliers(
     query, key = (jax.lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in ((1, 0) if backward else (0, 1)))
     if plan.over_time:
         outer = step * cut.places + place + (query & (PLACES - 1))
-        places = weight_place(outer, query // PLACES, key // PLACES, t, t)
+        counters = counter(outer, query // PLACES, key // PLACES, t, t)
     else:
-        places = weight_place(step, query, key, s, s)
-    return keep_of_heads(seeds, first, plan.layout.per, places, plan.rate)
+        counters = counter(step, query, key, s, s)
+    return keep_of_heads(seeds, first, plan.layout.per, counters, plan.rate)

@@ -12,7 +12,7 @@ from quickly import QUICKLY
 from strategies import normal, seeds
 
 from vivit import attention as xla
-from vivit import plain
+from vivit import baseline
 from vivit.reference import attention as reference
 from vivit.reference import gradients
 
@@ -86,7 +86,7 @@ def value_and_gradient(module, core, dtype, qkv, out, heads, options, **keywords
 def assert_accurate(module, core, dtype, qkv, out, heads, options, **keywords):
     """Values and gradients of module's core are as accurate as the plain formulation's, against the oracle."""
     actual = value_and_gradient(module, core, dtype, qkv, out, heads, options, **keywords)
-    yardstick = value_and_gradient(plain, core, dtype, qkv, out, heads, options)
+    yardstick = value_and_gradient(baseline, core, dtype, qkv, out, heads, options)
     exact = [np.float64(values) for values in (qkv, out)]
     expected = (
         getattr(reference, core)(exact[0], heads, **options),

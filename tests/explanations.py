@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from strategies import SMALL
 
-from vivit import plain
+from vivit import baseline
 from vivit.reference import models as reference
 from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops
 
@@ -68,7 +68,7 @@ def plain_attentions(params: Any, clip: np.ndarray, config: Any, index: int) -> 
     def logit(multipliers):
         stages: dict[str, Any] = {}
         drops = drops_of(multipliers, config)
-        return plain.forward(params, clip[np.newaxis], config, drops=drops, capture=stages)[0, index], stages
+        return baseline.forward(params, clip[np.newaxis], config, drops=drops, capture=stages)[0, index], stages
 
     gradients, stages = jax.grad(logit, has_aux=True)(ones)
     return tuple(

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from vivit.audit import random_params, rounded
-from vivit.kernels.dropout import Dropout, halves, multipliers
+from vivit.numerics.hash_dropout import Dropout, halves, multipliers
 from vivit.reference.config import Config
 
 MODELS = ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")

@@ -11,7 +11,7 @@ from hypothesis import given
 from quickly import QUICKLY
 from strategies import CORE_FAULTS, CORES, DTYPES, all_multipliers, attention_shapes, normal
 
-from vivit import attention, plain
+from vivit import attention, baseline
 from vivit.reference import attention as reference
 from vivit.reference import gradients
 
@@ -112,7 +112,7 @@ def test_gradients_flow_through_captured_weights_too():
         out = module.spatial(qkv, heads, capture=capture)
         return (out * want).sum() + jnp.sin(9 * capture["space_weights"]).sum()
 
-    ours, yardstick = (jax.grad(loss, argnums=1)(module, jnp.asarray(qkv)) for module in (attention, plain))
+    ours, yardstick = (jax.grad(loss, argnums=1)(module, jnp.asarray(qkv)) for module in (attention, baseline))
     np.testing.assert_allclose(ours, yardstick, rtol=0, atol=1e-5 * np.abs(yardstick).max())
 
 
@@ -125,7 +125,7 @@ def test_a_long_joint_attention_never_holds_all_its_weights():
     qkv = jax.ShapeDtypeStruct((1, n, 3 * heads * 8), jnp.float32)
     all_weights = 4 * heads * n * n
     assert peak(attention.joint, qkv, heads) < all_weights
-    assert peak(plain.joint, qkv, heads) > all_weights
+    assert peak(baseline.joint, qkv, heads) > all_weights
 
 
 @pytest.mark.fast

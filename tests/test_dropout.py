@@ -13,10 +13,10 @@ from quickly import QUICKLY
 from strategies import MODELS, random_params, small, video
 
 import vivit
-from vivit import dropout, plain
+from vivit import baseline, dropout
 from vivit.accuracy import depth_of
 from vivit.dropout import Rates
-from vivit.kernels.dropout import keep
+from vivit.numerics.hash_dropout import keep
 from vivit.reference import models as reference
 from vivit.reference.params import convert
 
@@ -33,7 +33,7 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
     drops = draw(rng, config, Rates(**RATES, rescale_depth=rescale), 3)
     on_device = convert(params, jnp.asarray)
     logits = vivit.forward(on_device, clips, config, rng=rng, **RATES, rescale_depth=rescale)
-    yardstick = plain.forward(on_device, clips, config, drops=drops)
+    yardstick = baseline.forward(on_device, clips, config, drops=drops)
     expected = reference.forward(params, clips, config, drops=jax.tree.map(np.float64, drops))
     assert_as_accurate(logits, yardstick, expected, "float32", depth=depth_of(config))
     assert np.abs(logits - vivit.forward(on_device, clips, config)).max() > 0.1

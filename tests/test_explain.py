@@ -156,7 +156,7 @@ def test_a_layer_of_vivit_b_never_holds_the_weights_of_all_heads():
     (stack,) = stacks_of(params, config)
     one = convert(stack.params.blocks, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32))
     tokens, row = (jax.ShapeDtypeStruct((1, 3137, *shape), np.float32) for shape in ((768,), ()))
-    lowered = through_layer.lower(tokens, one, Carried(tokens, row, row), stack.cores, stack.kind, stack.grid)
+    lowered = through_layer.lower(tokens, one, Carried(tokens, row, row), stack.cores, stack.layer, stack.grid)
     weights = config.heads * 3137**2 * 4  # bytes
     assert lowered.compile().memory_analysis().temp_size_in_bytes < weights
 

@@ -19,7 +19,7 @@ from checkpoints import model
 from strategies import MODELS, small
 
 import vivit
-from vivit import cli, plain, writing
+from vivit import baseline, cli, writing
 from vivit.accuracy import depth_of
 from vivit.demonstration import demo_checkpoint
 from vivit.inference import export
@@ -93,7 +93,7 @@ def elsewhere(tmp_path_factory):
 def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(name, elsewhere):
     ready, dtype, sizes = EXPORTED[name]
     video = ready.preprocessed(CLIPS)
-    yardstick = plain.forward(convert(ready.params, jnp.asarray), video, ready.config, dtype=dtype)
+    yardstick = baseline.forward(convert(ready.params, jnp.asarray), video, ready.config, dtype=dtype)
     expected = reference.forward(ready.params, video, ready.config)
     for size in sizes:
         actual = np.load(elsewhere / f"{name}-{size}.npy")
@@ -122,7 +122,7 @@ def test_a_program_with_a_fixed_batch_gives_the_same_logits(tmp_path):
     vivit.export(ready, tmp_path / "program", platforms=("cpu",), batch=2)
     program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
     video = CLIPS[:2]
-    yardstick = plain.forward(convert(ready.params, jnp.asarray), video, ready.config)
+    yardstick = baseline.forward(convert(ready.params, jnp.asarray), video, ready.config)
     expected = reference.forward(ready.params, video, ready.config)
     assert_as_accurate(program.call(video), yardstick, expected, "float32", depth=depth_of(ready.config))
     with pytest.raises(ValueError, match="shape"):

@@ -14,7 +14,7 @@ from strategies import DTYPES, MODELS, SMALL, configs, random_params, seeds, sma
 from trees import replaced
 
 import vivit
-from vivit import plain
+from vivit import baseline
 from vivit.accuracy import depth_of
 from vivit.reference import models as reference
 from vivit.reference.layers import dense
@@ -42,7 +42,7 @@ def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(co
     for dtype in DTYPES:
         actual, yardstick = {}, {}
         logits = vivit.forward(params, clips, config, dtype=dtype, capture=actual)
-        plain.forward(params, clips, config, dtype=dtype, capture=yardstick)
+        baseline.forward(params, clips, config, dtype=dtype, capture=yardstick)
         assert list(actual) == list(yardstick) == list(expected)
         for stage, values in expected.items():
             bound = dict(depth=depth_of(config), condition=grown.get(stage, 1.0))
@@ -65,7 +65,7 @@ def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
         options = None if forward is vivit.forward else QUICKLY
         return dict(leaves(jax.jit(jax.grad(inner), compiler_options=options)(on_device(params))))
 
-    ours, yardstick = gradient(vivit.forward), gradient(plain.forward)
+    ours, yardstick = gradient(vivit.forward), gradient(baseline.forward)
     generator = np.random.default_rng(3)
     step = 1e-5
     slopes, actual, plain_slopes = [], [], []
@@ -94,7 +94,7 @@ def test_padded_clips_are_as_accurate_and_padding_is_never_read(model, fields, s
     for valid in (np.array([3, 1, 6]), np.array([2, 4, 6])):  # within tubelets of 2, and where they end
         clips = video(config, 4, batch=3)
         logits = vivit.forward(on_chip, clips, config, frames_valid=valid)
-        yardstick = plain.forward(on_chip, clips, config, frames_valid=valid)
+        yardstick = baseline.forward(on_chip, clips, config, frames_valid=valid)
         expected = reference.forward(params, clips, config, frames_valid=valid)
         assert_as_accurate(logits, yardstick, expected, "float32", depth=depth_of(config))
         for example, count in enumerate(valid):
@@ -110,7 +110,7 @@ def test_other_lengths_and_resolutions_are_as_accurate_when_positions_are_resize
     params = random_params(config)
     clips = video(replace(config, frames=size[0], height=size[1], width=size[2]), 5, batch=3)
     logits = vivit.forward(on_device(params), clips, config, resize=True)
-    yardstick = plain.forward(on_device(params), clips, config, resize=True)
+    yardstick = baseline.forward(on_device(params), clips, config, resize=True)
     expected = reference.forward(params, clips, config, resize=True)
     assert_as_accurate(logits, yardstick, expected, "float32", depth=depth_of(config))
 
@@ -142,7 +142,7 @@ def test_uint8_video_is_scaled_and_bfloat16_video_gives_bfloat16_logits():
     clips = np.random.default_rng(6).integers(0, 256, (2, 6, 15, 14, 3), np.uint8)
     logits = vivit.forward(on_device(params), clips, config)
     assert logits.dtype == jnp.float32
-    yardstick = plain.forward(on_device(params), clips, config)
+    yardstick = baseline.forward(on_device(params), clips, config)
     expected = reference.forward(params, clips, config)
     assert_as_accurate(logits, yardstick, expected, "float32", depth=depth_of(config))
     half = vivit.forward(on_device(params), jnp.asarray(video(config, 7), jnp.bfloat16), config)

@@ -16,7 +16,7 @@ from strategies import CORE_FAULTS, CORES, DTYPES, all_multipliers, normal
 from vivit import attention as xla
 from vivit.kernels import attention as kernels
 from vivit.kernels import blocked, chip
-from vivit.kernels.dropout import Dropout
+from vivit.numerics.hash_dropout import Dropout
 
 SIZES = ((1, 1, 1, 2, 5), (2, 3, 8, 2, 64), (1, 5, 13, 4, 32))  # b t s heads d: one token; tile edges; primes
 LONG = ((1, 3, 47, 2, 64),)

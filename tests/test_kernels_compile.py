@@ -20,8 +20,10 @@ from quickly import QUICKLY
 from strategies import CORES, DTYPES, MODELS, random_params, small, video
 
 import vivit
-from vivit.encoder import Kind, attention_residual
+from vivit.encoder import attention_residual
 from vivit.kernels import attention as kernels
+from vivit.layers import LayerConfig
+from vivit.pallas_ops import PALLAS
 from vivit.reference.config import named
 from vivit.reference.dropout import AttentionDrops
 from vivit.reference.params import Attention, Dense, LayerNorm, convert, shapes
@@ -84,10 +86,10 @@ def test_exact_products_compile_too(core):
 
 @pytest.mark.parametrize("chip", ["v3", "v5e"])
 def test_a_layer_hands_its_tokens_on_without_copies(chip):
-    kind = Kind(HEADS, "tanh", 1e-6, "time_space", "bfloat16", "auto")
+    config = LayerConfig(HEADS, "tanh", 1e-6, "time_space", "bfloat16")
 
     def layer(tokens, params):
-        return attention_residual(tokens, *params, "spatial", AttentionDrops(), None, kind, None)
+        return attention_residual(tokens, *params, AttentionDrops(), None, PALLAS.spatial, PALLAS, config, None)
 
     with jax.set_mesh(mesh_of(chip)):
         tokens, format_ = row_major(chip, (2, 16, 197, C), "float32")
@@ -122,7 +124,7 @@ def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
         forward = jax.jit(partial(vivit.forward, config=config, dtype="bfloat16", attention=attention))
         return jax.export.export(forward, platforms=[platform])(params, clip).mlir_module()
 
-    assert "tpu_custom_call" in lowered("tpu", "auto")
+    assert "tpu_custom_call" in lowered("tpu", PALLAS)
     assert "tpu_custom_call" not in lowered("tpu", "xla")
     assert "tpu_custom_call" not in lowered("cpu", "auto")
 

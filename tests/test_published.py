@@ -9,7 +9,7 @@ from published import NAMES, hugging_face, published
 from trees import replaced
 
 import vivit
-from vivit import plain
+from vivit import baseline
 from vivit.accuracy import depth_of
 from vivit.reference import models
 from vivit.reference.params import convert, leaves
@@ -104,7 +104,7 @@ def test_production_gives_the_published_logits(name):
     fixture = published(name)
     params = convert(fixture.params, lambda leaf: jnp.asarray(leaf, jnp.float32))
     logits = vivit.forward(params, fixture.arrays["input"], fixture.config)
-    yardstick = plain.forward(params, fixture.arrays["input"], fixture.config)
+    yardstick = baseline.forward(params, fixture.arrays["input"], fixture.config)
     assert_as_accurate(logits, yardstick, fixture.arrays["logits_f64"], "float32", depth=depth_of(fixture.config))
 
 

@@ -49,9 +49,7 @@ def test_training_writes_a_model_its_figures_and_curves_and_evaluation_takes_it(
     assert list((run / "tensorboard").iterdir())
     capsys.readouterr()
     evaluation = ["evaluate", str(videos), "--checkpoint", str(run / "model"), "--heads", "verb", "noun"]
-    assert (
-        cli.main([*evaluation, "--stride", "1", "--views", "1x1", "--split", "validation", "-o", str(report)]) == 0
-    )
+    assert cli.main([*evaluation, "--stride", "1", "--views", "1x1", "--split", "validation", "-o", str(report)]) == 0
     final = metrics[-1]  # evaluated alone it is what it was at its last validation: the same pictures
     shown = json.loads(report.read_text())
     assert [shown["heads"][head]["top_1"] for head in ("verb", "noun")] == [final["verb/top_1"], final["noun/top_1"]]

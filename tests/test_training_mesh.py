@@ -18,11 +18,12 @@ from training import DROPS, STEPS, assert_same, examples, small_recipe, taken
 import vivit
 from bench.collectives import collectives
 from bench.scale import compiled
+from vivit.ops import XLA
 from vivit.reference.config import named
 from vivit.reference.params import leaves, shapes
 from vivit.training.sharding import check_mesh, make_mesh, place_state, rows, specs
-from vivit.training.split import over
 from vivit.training.step import init_state, make_step
+from vivit.training.tensor_parallel import sharded
 
 # 4 time indices of 8 tokens, 4 heads in every encoder; the class token makes 33 tokens, which no mesh divides
 SIZES = dict(frames=8, height=12, width=14, tubelet=(2, 3, 7), channels=48, heads=4, hidden=32, layers=2)
@@ -136,6 +137,6 @@ def test_other_meshes_and_batches_are_refused():
     with pytest.raises(ValueError, match="batch_size is 12: it must be a multiple of the data axis, 8"):
         rows(12, devices(8, 1, 1))
     assert rows(16, devices(8, 1, 1)) == slice(0, 16)  # one process reads all
-    split = over(devices(2, 1, 1), config)
+    ops = sharded(XLA, devices(2, 1, 1), config)
     with pytest.raises(ValueError, match="capture is given: it must be None where the model is split"):
-        vivit.forward(random_params(config), examples(config).video, config, capture={}, split=split)
+        vivit.forward(random_params(config), examples(config).video, config, capture={}, attention=ops)

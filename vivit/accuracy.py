@@ -1,6 +1,6 @@
 """How far a result may be from the reference: a bound that is computed, never guessed.
 
-The error may be at most twice that of the baseline (plain.py) in the same dtype, plus a small floor: the rounding of
+The error may be at most twice that of the baseline (baseline.py) in the same dtype, plus a small floor: the rounding of
 the largest expected value to the tested dtype, and four units in the last place of float32, since two sums of the same
 numbers in different orders differ by that much by chance, and one of them may hit the exact result. Both errors are
 measured against the float64 reference on the same inputs, which are first rounded to the tested dtype.

@@ -15,8 +15,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit.kernels.dropout import Dropout, halves, keep, place
 from vivit.layers import drop
+from vivit.numerics.hash_dropout import Dropout, counter, halves, keep
 from vivit.reference.attention import check_core, record
 
 GROUP_SCORES = 2**23  # scores of one group of rows: 32 MiB in float32, about a CPU's last-level cache
@@ -222,7 +222,7 @@ def _multiplier(rate: float, multiplier: jax.Array | None, seeds: jax.Array | No
         return multiplier
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
     first, second, outer = (jnp.broadcast_to(seeds[i], shape) for i in range(3))
-    return keep((first, second), place(outer, query, key, *shape), rate)
+    return keep((first, second), counter(outer, query, key, *shape), rate)
 
 
 def split(qkv: jax.Array, heads: int) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from vivit import models, plain
+from vivit import baseline, models
 from vivit.accuracy import compare, depth_of
 from vivit.costs import compiler_multiply_adds
 from vivit.reference import models as reference
@@ -113,7 +113,7 @@ def audit(video: np.ndarray, configs: dict[str, Config]) -> Iterator[Row]:
         for dtype in DTYPES:
             run = partial(models.forward, params, clip, config, dtype=dtype)
             comparison = compare(
-                run(), plain.forward(params, clip, config, dtype=dtype), expected, dtype, depth=depth_of(config)
+                run(), baseline.forward(params, clip, config, dtype=dtype), expected, dtype, depth=depth_of(config)
             )
             yield Row(
                 variant=name,
@@ -134,7 +134,7 @@ def first_departure(params: Params, clip: np.ndarray, config: Config, dtype: str
     """The first stage, in the order of computation, whose error is beyond its bound, and its worst place."""
     stages, yardstick, expected = _Stages(), _Stages(), _Stages()
     reference.forward(params, clip, config, capture=expected)
-    plain.forward(params, clip, config, dtype=dtype, capture=yardstick)
+    baseline.forward(params, clip, config, dtype=dtype, capture=yardstick)
     models.forward(params, clip, config, dtype=dtype, capture=stages)
     for stage, values in expected.items():
         comparison = compare(stages[stage], yardstick[stage], values, dtype, depth=depth_of(config))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from vivit import compiled, plain
+from vivit import baseline, compiled
 from vivit.accuracy import compare, depth_of
 from vivit.audit import DTYPES, LARGEST_STAGE
 from vivit.model import Model
@@ -110,7 +110,7 @@ def audit_checkpoint(
         logits[dtype] = np.asarray(stages[LOGITS], np.float64)[0]
         progress(f"the yardstick of its bound, {dtype}")
         found = _Compared(partial(_row, dtype, depth_of(config), stages, expected), names)
-        plain.forward(params, video, config, dtype=dtype, capture=found)
+        baseline.forward(params, video, config, dtype=dtype, capture=found)
         rows += [found[name] for name in names]  # one that is missing is an error, never a pass
     decisions = _decisions(model, expected[LOGITS][0], logits) if config.classes else ()
     return Verdict(rows=tuple(rows), decisions=decisions, covered=covered)

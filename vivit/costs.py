@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vivit import plain
+from vivit import baseline
 from vivit.initialise import init
 from vivit.reference.config import COLORS, Config
 
@@ -18,6 +18,6 @@ def compiler_multiply_adds(config: Config) -> float:
     """
     params = jax.eval_shape(partial(init, config=config), jax.random.key(0))
     video = jax.ShapeDtypeStruct((1, config.frames, config.height, config.width, COLORS), jnp.float32)
-    lowered = jax.jit(partial(plain.forward, config=config)).lower(params, video)
+    lowered = jax.jit(partial(baseline.forward, config=config)).lower(params, video)
     analysis: Any = lowered.cost_analysis()
     return float(analysis["flops"]) / 2

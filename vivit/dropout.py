@@ -12,7 +12,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from vivit.kernels.dropout import Dropout, halves, multipliers
+from vivit.numerics.hash_dropout import Dropout, halves, multipliers
 from vivit.reference.config import Config
 from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops, MlpDrops
 from vivit.reference.values import quoted

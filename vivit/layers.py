@@ -6,15 +6,37 @@ the other form (bfloat16 out) is up to three times slower.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from vivit.kernels.dense import gelu
+from vivit.numerics.gelu import gelu
+from vivit.reference.attention import record
+from vivit.reference.config import Config
+from vivit.reference.dropout import AttentionDrops, MlpDrops
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
 FIRST = ("token", "first")  # poolings that take the first token
+
+
+class LayerConfig(NamedTuple):
+    """What one layer knows of its config, and the dtype of its matmuls' operands.
+
+    Models whose layers have one config, shape and number share one compiled encoder, whatever their pooling and head.
+    """
+
+    heads: int
+    gelu: str
+    epsilon: float
+    order: str
+    dtype: str
+
+
+def layer_config(config: Config, dtype: str) -> LayerConfig:
+    """The layers of a config, with "float32" or "bfloat16" operands."""
+    return LayerConfig(config.heads, config.gelu, config.epsilon, config.order, dtype)
 
 
 def layer_norm(x: jax.Array, params: LayerNorm, epsilon: float) -> jax.Array:
@@ -35,6 +57,43 @@ def dense(x: jax.Array, params: Dense, dtype: DTypeLike) -> jax.Array:
 def mlp(x: jax.Array, params: Mlp, form: str, dtype: DTypeLike, *, dropout: jax.Array | None = None) -> jax.Array:
     """GELU(x W₁ + b₁) W₂ + b₂. x: float[... c]. dropout: multiplier of the hidden layer. Returns float32[... c]."""
     return dense(drop(gelu(dense(x, params.hidden, dtype), form), dropout), params.out, dtype)
+
+
+def norm_dense(tokens: jax.Array, norm: LayerNorm, params: Dense, layer: LayerConfig) -> tuple[jax.Array, jax.Array]:
+    """(LN(z) W + b in the layer's dtype, z). tokens: float32[... n c]."""
+    return dense(layer_norm(tokens, norm, layer.epsilon), params, layer.dtype).astype(layer.dtype), tokens
+
+
+def residual_dense(
+    tokens: jax.Array,
+    x: jax.Array,
+    params: Dense,
+    drops: AttentionDrops,
+    layer: LayerConfig,
+    *,
+    capture: dict | None = None,
+    name: str = "attention",
+) -> jax.Array:
+    """z + x W + b. tokens: float32[... n c]. Captures the branch x W + b as `name`. Returns float32[... n c]."""
+    branch = drop(dense(x, params, layer.dtype), drops.out)
+    record(capture, name, branch)
+    return tokens + drop(branch, drops.depth)
+
+
+def residual_mlp(
+    tokens: jax.Array,
+    norm: LayerNorm,
+    params: Mlp,
+    drops: MlpDrops,
+    layer: LayerConfig,
+    *,
+    capture: dict | None = None,
+) -> jax.Array:
+    """z + MLP(LN(z)). tokens: float32[... n c]. Captures the branch as "mlp". Returns float32[... n c]."""
+    normal = layer_norm(tokens, norm, layer.epsilon)
+    branch = drop(mlp(normal, params, layer.gelu, layer.dtype, dropout=drops.hidden), drops.out)
+    record(capture, "mlp", branch)
+    return tokens + drop(branch, drops.depth)
 
 
 def drop(x: jax.Array, multiplier: jax.Array | None) -> jax.Array:

@@ -1,6 +1,5 @@
 """The four models of the paper, one function each, and `forward` from a video to logits; as in reference/models.py."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -8,16 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vivit import encoder, tubelet
+from vivit import tubelet
+from vivit.backend import backend
 from vivit.dropout import Rates
 from vivit.dropout import split as dropout_keys
-from vivit.encoder import Options
-from vivit.fused import ATTENTION
-from vivit.layers import FIRST, dense, pool
+from vivit.encoder import RunOptions, encode
+from vivit.layers import FIRST, dense, layer_config, pool
+from vivit.ops import XLA, Op, Ops
 from vivit.positions import table
 from vivit.reference.attention import record
 from vivit.reference.config import Config
-from vivit.reference.params import Dense, Params, check
+from vivit.reference.dropout import Drops
+from vivit.reference.params import Dense, Encoder, Params, check
 from vivit.reference.tubelet import check_frames_valid, check_video
 from vivit.reference.values import quoted
 
@@ -32,15 +33,46 @@ class Clip(NamedTuple):
     grid: Grid  # (time, height, width) in tokens
 
 
-class Parts(NamedTuple):
-    """How pixels become tokens, an encoder, and the four kinds of layer that it can be made of."""
+class Run(NamedTuple):
+    """How the encoders of one forward are run."""
 
-    embed: Callable[..., jax.Array]
-    encode: Callable[..., jax.Array]
-    joint: Callable[..., jax.Array]
-    spatial: Callable[..., jax.Array]
-    factorised_self_attention: Callable[..., jax.Array]
-    factorised_dot_product: Callable[..., jax.Array]
+    ops: Ops
+    dtype: str  # of the operands of the layers' matmuls
+    options: RunOptions
+    keys: dict[str, jax.Array]  # by the encoder's name, where what is dropped is drawn
+    drops: Drops
+    capture: dict | None
+
+    def encode(
+        self,
+        tokens: jax.Array,
+        params: Encoder,
+        config: Config,
+        positions: jax.Array | None,
+        attend: Op | None,
+        *,
+        mask: jax.Array | None = None,
+        sequences: int = 1,
+        name: str = "encoder",
+        only_first: bool = False,
+    ) -> jax.Array:
+        """encoder.encode with all that is the same for every encoder of the model."""
+        return encode(
+            tokens,
+            params,
+            layer_config(config, self.dtype),
+            positions,
+            attend,
+            ops=self.ops,
+            mask=mask,
+            sequences=sequences,
+            options=self.options,
+            key=self.keys.get(name),
+            drops=getattr(self.drops, name),
+            capture=self.capture,
+            name=name,
+            only_first=only_first,
+        )
 
 
 def forward(
@@ -58,9 +90,9 @@ def forward(
     rescale_depth: bool = False,
     remat: bool = False,
     unroll: bool = False,
-    attention: str = "auto",
+    attention: str | Ops = "auto",
+    drops: Drops | None = None,
     capture: dict | None = None,
-    split: Callable[[Parts], Parts] | None = None,
 ) -> jax.Array:
     """The logits of a batch of clips. Its parts are compiled once for each shape and kind; it can be jitted as a whole.
 
@@ -75,57 +107,30 @@ def forward(
     dtype: "float32" or "bfloat16", of the operands of the blocks' matmuls; None: the video's, float32 for uint8.
     dropout, attention_dropout, stochastic_depth, rescale_depth: see vivit.dropout.Rates; they act only with rng.
     remat: recompute each layer's activations in the backward pass. unroll: compile every layer by itself.
-    attention: "auto": the Pallas kernels where the program is lowered for a TPU, else XLA; "pallas": kernels
-    everywhere, off a TPU in Pallas's interpreter; "xla": never kernels. With "xla" every derivative works; kernels are
-    differentiated in reverse mode, once, and raise TypeError otherwise.
-    capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits. A
-    layer whose stages are captured is computed by XLA: kernels keep no attention weights.
-    split: puts parts that are split over devices in place of the model's own, see vivit.training.split.over.
+    attention: "auto": the Pallas kernels on a TPU, else XLA; "pallas": kernels everywhere, off a TPU in Pallas's
+    interpreter; "xla": never kernels; or Ops, such as vivit.pallas_ops.PALLAS for a program that is compiled for a TPU
+    elsewhere. Decided once, by JAX's default device. With "xla" every derivative works; kernels are differentiated in
+    reverse mode, once, and raise TypeError otherwise.
+    drops: what is dropped, given instead of drawn from rng, as the reference takes it; kernels draw their own.
+    capture: a dict that receives every stage by name, in order, layers apart; inside jit return it with the logits.
+    Stages are computed by XLA, unless Ops are given: kernels keep no attention weights.
 
     Raises ValueError if params, video, frames_valid or an option do not fit.
     """
     video, frames_valid, grid, dtype = checked(params, video, config, frames_valid, resize, dtype)
-    if attention not in ATTENTION:
-        raise ValueError(f"attention is {quoted(attention)}: it must be one of {', '.join(ATTENTION)}")
+    ops = backend(attention)
+    if capture is not None and isinstance(attention, str):
+        ops = XLA
     rates = Rates(
         dropout=dropout,
         attention_dropout=attention_dropout,
         stochastic_depth=stochastic_depth,
         rescale_depth=rescale_depth,
     )
-    options = Options(rates=rates, remat=remat, unroll=unroll)
     keys: dict[str, jax.Array] = {}
     if rng is not None and rates != Rates(rescale_depth=rescale_depth):
         keys = dict(zip(("encoder", "temporal_encoder"), dropout_keys(rng, 2), strict=True))
-
-    def encode(tokens, params, config, *args, name: str = "encoder", **kwargs):
-        kind = encoder.kind_of(config, dtype, attention)
-        return encoder.encode(tokens, params, kind, *args, **kwargs, options=options, key=keys.get(name), name=name)
-
-    parts = Parts(
-        tubelet.embed,
-        encode,
-        encoder.joint_block,
-        encoder.spatial_block,
-        encoder.factorised_block,
-        encoder.factorised_dot_product_block,
-    )
-    if split is not None:
-        parts = split(parts)
-    return run(params, video, config, grid, parts, frames_valid=frames_valid, capture=capture)
-
-
-def run(
-    params: Params,
-    video: jax.Array,
-    config: Config,
-    grid: Grid,
-    parts: Parts,
-    *,
-    frames_valid: jax.Array | None = None,
-    capture: dict | None = None,
-) -> jax.Array:
-    """Frames, tokens, the model's encoders made of `parts`, head. Arguments as forward's, already checked."""
+    run = Run(ops, dtype, RunOptions(rates=rates, remat=remat, unroll=unroll), keys, drops or Drops(), capture)
     pixels, counts = video, frames_valid
     if video.ndim == 5:
         pixels, counts = tubelet.take_frames(video, config.sampled_frames, frames_valid)
@@ -133,9 +138,9 @@ def run(
     if counts is not None:
         starts = jnp.arange(grid[0], dtype=jnp.int32) * config.tubelet[0]
         valid = starts[jnp.newaxis] < counts[:, jnp.newaxis]
-    clip = Clip(parts.embed(pixels, params.embedding), valid, grid)
+    clip = Clip(ops.embed(pixels, params.embedding), valid, grid)
     record(capture, "tokens", clip.tokens)
-    features = MODELS[config.model](params, clip, config, parts, capture)
+    features = MODELS[config.model](params, clip, config, run)
     record(capture, "features", features)
     prelogits, logits = classify(features, params.representation, params.head)
     record(capture, "prelogits", prelogits)
@@ -151,84 +156,78 @@ def classify(features: jax.Array, representation: Dense | None, head: Dense | No
     return features, features if head is None else dense(features, head, jnp.float32)
 
 
-def spatio_temporal(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+def spatio_temporal(params: Params, clip: Clip, config: Config, run: Run) -> jax.Array:
     """Model 1: all tokens of the clip attend to one another. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
     b, t, s, c = clip.tokens.shape
     mask = None if clip.valid is None else _with_class_token(jnp.repeat(clip.valid, s, axis=1), config)
-    tokens = parts.encode(
+    tokens = run.encode(
         clip.tokens.reshape(b, t * s, c),
         params.encoder,
         config,
         table(params.encoder.positions, config, clip.grid, config.grid),
-        parts.joint,
+        run.ops.joint,
         mask=mask,
-        capture=capture,
         only_first=config.pooling in FIRST,
     )
     return pool(tokens, config.pooling, mask)
 
 
-def factorised_encoder(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+def factorised_encoder(params: Params, clip: Clip, config: Config, run: Run) -> jax.Array:
     """Model 2: an encoder over the tokens of each time index, then one over the indices' representations.
 
     Without a temporal encoder (temporal_layers=0) the representations are averaged: the paper's baseline.
     Source: Arnab et al. 2021, section 3.3 and table 2. Returns [b c].
     """
     time, height, width = clip.grid
-    tokens = parts.encode(
+    tokens = run.encode(
         clip.tokens,
         params.encoder,
         config,
         table(params.encoder.positions, config, (1, height, width), (1, *config.grid[1:])),
-        parts.spatial,
+        run.ops.spatial,
         sequences=2,
-        capture=capture,
         only_first=config.pooling in FIRST,
     )
     frames = pool(tokens, config.pooling)  # [b t c]
-    record(capture, "frames", frames)
+    record(run.capture, "frames", frames)
     if params.temporal_encoder is None:
         return pool(frames, "mean", clip.valid)
     mask = None if clip.valid is None else _with_class_token(clip.valid, config)
-    tokens = parts.encode(
+    tokens = run.encode(
         frames,
         params.temporal_encoder,
         config.temporal,
         table(params.temporal_encoder.positions, config, (time, 1, 1), (config.grid[0], 1, 1)),
-        parts.joint,
+        run.ops.joint,
         mask=mask,
-        capture=capture,
         name="temporal_encoder",
         only_first=config.pooling in FIRST,
     )
     return pool(tokens, config.pooling, mask)
 
 
-def factorised_self_attention(
-    params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None
-) -> jax.Array:
+def factorised_self_attention(params: Params, clip: Clip, config: Config, run: Run) -> jax.Array:
     """Model 3: in every layer attention over one axis, then over the other. Source: section 3.3. Returns [b c]."""
-    return _factorised(parts.factorised_self_attention, params, clip, config, parts, capture)
+    return _factorised(None, params, clip, config, run)
 
 
-def factorised_dot_product(params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
+def factorised_dot_product(params: Params, clip: Clip, config: Config, run: Run) -> jax.Array:
     """Model 4: in every layer half the heads attend over time, half over space. Source: section 3.3. Returns [b c]."""
-    return _factorised(parts.factorised_dot_product, params, clip, config, parts, capture)
+    return _factorised(run.ops.factorised_dot_product, params, clip, config, run)
 
 
-def _factorised(block, params: Params, clip: Clip, config: Config, parts: Parts, capture: dict | None) -> jax.Array:
-    """Models 3 and 4 share all but the block: tokens keep their two axes, and there is no class token."""
+def _factorised(attend: Op | None, params: Params, clip: Clip, config: Config, run: Run) -> jax.Array:
+    """Models 3 and 4 share all but the attention: tokens keep their two axes, and there is no class token."""
     b, t, s, c = clip.tokens.shape
     positions = table(params.encoder.positions, config, clip.grid, config.grid)
     mask = None if clip.valid is None else jnp.broadcast_to(clip.valid[:, :, jnp.newaxis], (b, t, s))
-    tokens = parts.encode(
+    tokens = run.encode(
         clip.tokens,
         params.encoder,
         config,
         None if positions is None else positions.reshape(t, s, c),
-        block,
+        attend,
         mask=mask,
-        capture=capture,
     )
     return pool(tokens.reshape(b, t * s, c), config.pooling, None if mask is None else mask.reshape(b, t * s))
 

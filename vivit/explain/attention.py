@@ -13,9 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit.attention import attend, split
-from vivit.encoder import Kind
 from vivit.explain.explanation import AttentionMaps
-from vivit.layers import dense, layer_norm
+from vivit.layers import LayerConfig, dense, layer_norm
 from vivit.reference.params import Attention, LayerNorm
 
 
@@ -39,20 +38,20 @@ def look(
     norm: LayerNorm,
     params: Attention,
     core: str,
-    kind: Kind,
+    layer: LayerConfig,
     grid: tuple[int, int],
     carried: Carried,
 ) -> tuple[jax.Array, jax.Array, dict[str, Sums]]:
     """One attention of one layer: (rollout and relevance of its input, sums of its weights by stage).
 
-    tokens: float32[1 n c] or [1 t s c], what enters the layer norm before it. core: as attention_residual's. grid:
+    tokens: float32[1 n c] or [1 t s c], what enters the layer norm before it. core: the name of the attention. grid:
     tokens along (time, space) but for a class token. carried: of the residual's output.
     """
-    qkv = dense(layer_norm(tokens, norm, kind.epsilon), params.qkv, kind.dtype)
-    parts = split(qkv, kind.heads)
+    qkv = dense(layer_norm(tokens, norm, layer.epsilon), params.qkv, layer.dtype)
+    parts = split(qkv, layer.heads)
     out_cotangent = jnp.einsum("...f,cf->...c", carried.cotangent, params.out.kernel).reshape(parts[0].shape)
     rollout, relevance, sums = [], [], {}
-    for stage, heads in stages_of(core, kind.heads).items():
+    for stage, heads in stages_of(core, layer.heads).items():
         over_time = stage == "time_weights"
         one_head = partial(
             _one_head,
@@ -63,7 +62,7 @@ def look(
         of_heads = [by_head(x[..., heads.start : heads.stop, :], over_time) for x in (*parts, out_cotangent)]
         sums[stage], *rows = jax.lax.map(one_head, of_heads)
         for found, row in zip((rollout, relevance), rows, strict=True):
-            found.append(sequences(row.sum(axis=0), over_time).reshape(carried.rollout.shape) / kind.heads)
+            found.append(sequences(row.sum(axis=0), over_time).reshape(carried.rollout.shape) / layer.heads)
     return (carried.rollout + sum(rollout)) / 2, carried.relevance + sum(relevance), sums
 
 

@@ -13,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from vivit.compiled import stages
-from vivit.encoder import Kind, attention_residual, kind_of, mlp_residual
+from vivit.encoder import attention_residual, mlp_residual
 from vivit.explain.attention import Carried, Sums, look, maps, stages_of
 from vivit.explain.explanation import AttentionMaps
-from vivit.layers import layer_norm, pool
+from vivit.layers import LayerConfig, layer_config, layer_norm, pool
 from vivit.models import classify
+from vivit.ops import XLA
 from vivit.reference.config import Config
 from vivit.reference.dropout import AttentionDrops, MlpDrops
-from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm, Params, layer
+from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm, Params
+from vivit.reference.params import layer as layer_of
 
 CORES = {  # of a layer's only attention
     "spatio_temporal": "joint",
@@ -36,7 +38,7 @@ class Stack(NamedTuple):
     params: Encoder
     layers: int
     cores: tuple[str, ...]  # of each attention of a layer, in the order of computation
-    kind: Kind
+    layer: LayerConfig
     grid: tuple[int, int]  # tokens along (time, space)
 
 
@@ -83,12 +85,12 @@ def stacks_of(params: Params, config: Config) -> list[Stack]:
         cores = ("temporal", "spatial") if config.order == "time_space" else ("spatial", "temporal")
     else:
         cores = (CORES[config.model],)
-    kind = kind_of(config, "float32", "xla")
-    stacks = [Stack("encoder", params.encoder, config.layers, cores, kind, (time, height * width))]
+    stacks = [
+        Stack("encoder", params.encoder, config.layers, cores, layer_config(config, "float32"), (time, height * width))
+    ]
     if params.temporal_encoder is not None:
-        kind = kind_of(config.temporal, "float32", "xla")
-        layers = config.temporal.layers
-        stacks.append(Stack("temporal_encoder", params.temporal_encoder, layers, ("joint",), kind, (time, 1)))
+        temporal, one = config.temporal, layer_config(config.temporal, "float32")
+        stacks.append(Stack("temporal_encoder", params.temporal_encoder, temporal.layers, ("joint",), one, (time, 1)))
     return stacks
 
 
@@ -124,15 +126,15 @@ def _before_pooling(tokens: jax.Array, carried: Carried, *, pooling: str) -> Car
 def _down(stack: Stack, streams: list[jax.Array], carried: Carried) -> tuple[Carried, list[AttentionMaps]]:
     """From an encoder's normed tokens to the tokens that entered it; its attentions in the order of computation."""
     *inputs, last, _ = streams
-    carried = carried._replace(cotangent=_before_norm(last, stack.params.norm, carried.cotangent, stack.kind.epsilon))
+    carried = carried._replace(cotangent=_before_norm(last, stack.params.norm, carried.cotangent, stack.layer.epsilon))
     found: list[AttentionMaps] = []
     for index in reversed(range(stack.layers)):
-        one = layer(stack.params.blocks, index)
-        carried, looks = through_layer(inputs[index], one, carried, stack.cores, stack.kind, stack.grid)
+        one = layer_of(stack.params.blocks, index)
+        carried, looks = through_layer(inputs[index], one, carried, stack.cores, stack.layer, stack.grid)
         found = [
             maps(f"{stack.name}/{index}", stage, heads, sums[stage], stack.grid, stack.params.class_token is not None)
             for core, sums in zip(stack.cores, looks, strict=True)
-            for stage, heads in stages_of(core, stack.kind.heads).items()
+            for stage, heads in stages_of(core, stack.layer.heads).items()
         ] + found
     return carried, found
 
@@ -142,13 +144,13 @@ def _before_norm(tokens: jax.Array, norm: LayerNorm, cotangent: jax.Array, epsil
     return jax.vjp(lambda tokens: layer_norm(tokens, norm, epsilon), tokens)[1](cotangent)[0]
 
 
-@partial(jax.jit, static_argnames=("cores", "kind", "grid"))
+@partial(jax.jit, static_argnames=("cores", "layer", "grid"))
 def through_layer(
     tokens: jax.Array,
     params: Block | FactorisedBlock,
     carried: Carried,
     cores: tuple[str, ...],
-    kind: Kind,
+    layer: LayerConfig,
     grid: tuple[int, int],
 ) -> tuple[Carried, list[dict[str, Sums]]]:
     """From what one layer gives to what enters it, tokens; the sums of its attentions in the order of computation."""
@@ -159,20 +161,21 @@ def through_layer(
             attention_residual,
             norm=norm,
             params=projections,
-            core=core,
             drops=AttentionDrops(),
             capture=None,
-            kind=kind,
+            attend=getattr(XLA, core),
+            ops=XLA,
+            layer=layer,
             mask=None,
         )
         out, pull = jax.vjp(residual, tokens)
         steps.append((tokens, norm, projections, core, pull))
         tokens = out
-    _, pull = jax.vjp(lambda y: mlp_residual(y, params.mlp_norm, params.mlp, MlpDrops(), None, kind), tokens)
+    _, pull = jax.vjp(lambda y: mlp_residual(y, params, MlpDrops(), None, XLA, layer), tokens)
     carried = carried._replace(cotangent=pull(carried.cotangent)[0])
     found: list[dict[str, Sums]] = []
     for entered, norm, projections, core, pull in reversed(steps):
-        rollout, relevance, sums = look(entered, norm, projections, core, kind, grid, carried)
+        rollout, relevance, sums = look(entered, norm, projections, core, layer, grid, carried)
         carried = Carried(pull(carried.cotangent)[0], rollout, relevance)
         found.insert(0, sums)
     return carried, found

@@ -35,6 +35,8 @@ import numpy as np
 from vivit.data.opening import Limits
 from vivit.memory import check_model
 from vivit.model import Model
+from vivit.ops import XLA
+from vivit.pallas_ops import PALLAS
 from vivit.paths import as_path
 from vivit.reference.config import COLORS
 from vivit.reference.params import Params, convert, leaves
@@ -125,10 +127,10 @@ def check_export(path: Path, *, platforms: tuple[str, ...], batch: int | None, d
 
 def lowered(model: Model, *, platforms: tuple[str, ...], batch: int | None, dtype: str | None) -> jax.export.Exported:
     """The program, not yet written. Arguments as export's."""
-    attention = "auto" if platforms == ("tpu",) else "xla"
+    ops = PALLAS if platforms == ("tpu",) else XLA
 
     def at_once(clips: jax.Array) -> jax.Array:
-        return model.logits(clips, dtype=dtype, attention=attention)
+        return model.logits(clips, dtype=dtype, attention=ops)
 
     def one_by_one(clips: jax.Array) -> jax.Array:
         return jax.lax.map(lambda clip: at_once(clip[jnp.newaxis])[0], clips)

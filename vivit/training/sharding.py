@@ -2,7 +2,7 @@
 
 The mesh has three axes. Examples are split over "data"; long clips over "sequence"; heads and the MLP's hidden width
 over "model". Parameters and all that has their shape are split over all three (FSDP): every device keeps its part, and
-a layer's weights are put together only while it runs. What each layer does with its part is split.py's.
+a layer's weights are put together only while it runs. What each operation does with its part is tensor_parallel.py's.
 """
 
 from collections.abc import Sequence

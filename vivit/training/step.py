@@ -11,13 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from vivit.backend import backend
 from vivit.models import forward
+from vivit.ops import Ops
 from vivit.reference.config import Config
 from vivit.reference.params import Params, check, convert
 from vivit.training import losses, sharding
 from vivit.training.optimiser import frozen, learning_rate, optimiser
 from vivit.training.recipe import Recipe, Steps
-from vivit.training.split import over, whole_ends
+from vivit.training.tensor_parallel import replicate_outer, sharded
 
 Metrics = dict[str, jax.Array]
 Mixup = Callable[[jax.Array, jax.Array, jax.Array, float], tuple[jax.Array, jax.Array]]
@@ -68,7 +70,7 @@ def make_step(
     *,
     mixup: Mixup | None = None,
     smooth: Smooth | None = None,
-    attention: str = "auto",
+    attention: str | Ops = "auto",
     mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
     """The jitted function (state, examples) → (state, metrics). The state that it is given is used up (donated).
@@ -93,10 +95,10 @@ def make_step(
     update: Callable[..., Any] = optimiser(recipe, config, steps).update
     rate = learning_rate(recipe, steps)
     still = frozen(config, recipe.freeze)
-    split = None
+    ops = backend(attention, None if mesh is None else mesh.devices.flat[0].platform)
     if mesh is not None:
         sharding.check_mesh(config, mesh, recipe.batch_size // recipe.accumulation)
-        split = over(mesh, config)
+        ops = sharded(ops, mesh, config)
 
     def placed(tree: Any) -> Any:
         if mesh is None:
@@ -115,7 +117,7 @@ def make_step(
     def summed_loss(params: Params, keys: jax.Array, examples: Examples, total: jax.Array) -> jax.Array:
         params = jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, still)
         if mesh is not None:
-            params = whole_ends(params, mesh)
+            params = replicate_outer(params, mesh)
         logits = forward(
             params,
             examples.video,
@@ -127,8 +129,7 @@ def make_step(
             attention_dropout=recipe.attention_dropout,
             stochastic_depth=recipe.stochastic_depth,
             remat=recipe.remat,
-            attention=attention,
-            split=split,
+            attention=ops,
         )
         each = losses.example_losses(
             logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.head_losses

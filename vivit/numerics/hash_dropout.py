@@ -33,14 +33,14 @@ def halves(dropout: Any) -> tuple[Any, Any]:
     return Dropout(dropout.seeds[:, :half], dropout.rate), Dropout(dropout.seeds[:, half:], dropout.rate)
 
 
-def keep(seed: tuple[jax.Array, jax.Array], place: jax.Array, rate: float) -> jax.Array:
-    """The multiplier of the weight at `place`: 0 where dropped, 1 / (1 − rate) where kept.
+def keep(seed: tuple[jax.Array, jax.Array], counter: jax.Array, rate: float) -> jax.Array:
+    """The multiplier of the weight with this counter: 0 where dropped, 1 / (1 − rate) where kept.
 
-    seed: two int32 of a batch entry and head. place: int32, distinct for each weight of that entry and head; all of
+    seed: two int32 of a batch entry and head. counter: int32, distinct for each weight of that entry and head; all of
     shapes that broadcast. Returns float32.
     """
     first, second = seed
-    x = place * _ODD[0] + first
+    x = counter * _ODD[0] + first
     x = (x ^ _shifted(x, 16)) * _ODD[1]
     x = (x ^ _shifted(x, 15)) + second
     x = (x ^ _shifted(x, 16)) * _ODD[2]
@@ -48,25 +48,25 @@ def keep(seed: tuple[jax.Array, jax.Array], place: jax.Array, rate: float) -> ja
     return jnp.where(kept, np.float32(1.0 / (1.0 - rate)), np.float32(0.0))
 
 
-def place(outer: Any, query: Any, key: Any, queries: int, keys: int) -> Any:
-    """Where a weight stands among those of its batch entry and head, for `keep`: every path must count alike."""
+def counter(outer: Any, query: Any, key: Any, queries: int, keys: int) -> Any:
+    """The number of a weight among those of its batch entry and head, for `keep`: every path must count alike."""
     return (outer * queries + query) * keys + key
 
 
 def beginning_at(dropout: Dropout, outer: Any, queries: int, keys: int) -> Dropout:
     """The dropout of a part of the weights, cut along the axis that the attention is not over: from `outer` on.
 
-    The part's own places begin at 0; this shifts the seeds so that it draws what the whole draws there.
+    The part's own counters begin at 0; this shifts the seeds so that it draws what the whole draws there.
     """
-    start = jnp.asarray(place(outer, 0, 0, queries, keys), jnp.int32)
+    start = jnp.asarray(counter(outer, 0, 0, queries, keys), jnp.int32)
     shift = jnp.stack([start * _ODD[0], jnp.zeros_like(start)])
     return Dropout(dropout.seeds + shift[np.newaxis, np.newaxis], dropout.rate)
 
 
-def keep_of_heads(seeds: Any, first: Any, count: int, places: jax.Array, rate: float) -> list[jax.Array]:
+def keep_of_heads(seeds: Any, first: Any, count: int, counters: jax.Array, rate: float) -> list[jax.Array]:
     """`keep` for `count` heads from `first` on. seeds: a ref or array [1 1 2h...] of one batch entry."""
     heads = [first + i for i in range(count)]
-    return [keep((seeds[0, 0, 2 * head], seeds[0, 0, 2 * head + 1]), places, rate) for head in heads]
+    return [keep((seeds[0, 0, 2 * head], seeds[0, 0, 2 * head + 1]), counters, rate) for head in heads]
 
 
 def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Array:
@@ -80,7 +80,7 @@ def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Ar
     first, second = (
         jnp.broadcast_to(dropout.seeds[:, np.newaxis, :, i, np.newaxis, np.newaxis], shape) for i in (0, 1)
     )
-    return keep((first, second), place(o, q, k, queries, keys), dropout.rate)
+    return keep((first, second), counter(o, q, k, queries, keys), dropout.rate)
 
 
 def _shifted(x: jax.Array, by: int) -> jax.Array:
