@@ -1,8 +1,8 @@
 """`python -m bench forward`: the four models for one clip, 32x224², float32 and bfloat16, on this machine's device.
 
 Beside vivit's own forward, in the same run: the baseline of plain einsums (vivit/baseline.py, jitted) and, where torch
-and transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared with
-the float64 reference on the same clip and weights. Clip and weights are random: times do not depend on the values.
+and transformers are installed, Hugging Face's ViViT with the same weights (model 1). Every result is first compared
+with the float64 reference on the same clip and weights. Clip and weights are random: times do not depend on the values.
 """
 
 import argparse

@@ -7,6 +7,7 @@ layers' matmuls in their config's dtype.
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -55,8 +56,8 @@ def encode(
     Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class token's
     first. attend: the attention of `ops` that every layer has; None for model 3, whose layers have two. sequences: how
     many leading axes tell sequences apart. key: what is dropped is drawn from it; drops: it is given; neither: nothing
-    is. Captures as the reference does. only_first: the caller pools the first token, so that the last layer norm need not
-    see the others, unless they are captured. Returns float32[... n c], with the class token if any, or [... 1 c].
+    is. Captures as the reference does. only_first: the caller pools the first token, so that the last layer norm need
+    not see the others, unless they are captured. Returns float32[... n c], with the class token if any, or [... 1 c].
     """
     capturing = capture is not None
     only_first = only_first and not capturing
@@ -122,7 +123,7 @@ def _encode(
         if layer_key is not None:
             layer_drops = dropout.layer_drops(layer_key, depth_rate, options.rates, site)
         captured = OrderedDict() if capturing else None
-        one_layer: Op = factorised_block if attend is None else partial(block, attend=attend)
+        one_layer: Any = factorised_block if attend is None else partial(block, attend=attend)
         return one_layer(tokens, layer_params, layer_drops, captured, ops=ops, layer=layer, mask=mask), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
