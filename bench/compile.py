@@ -1,12 +1,16 @@
-"""`python -m bench compile`: seconds to trace, lower and compile the forward of each model, B, L and H.
+"""`python -m bench compile`: seconds to trace and lower the forward and its gradient, and to compile the forward.
 
-Nothing is run, so it needs no weights and no result to check; the tests check that layers are scanned.
+Tracing and lowering are shown as users run them (attention="auto") and beside them, in turns, without the choice of
+kernels (attention="xla"); medians. Nothing is run, so it needs no weights and no result to check; the tests check that
+layers are scanned.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
+from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,29 +20,45 @@ from rich.table import Table
 import vivit
 from bench.harness import machine
 from bench.workloads import SUFFIXES
-from vivit.reference.config import named
+from vivit.reference.config import Config, named
 
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench compile", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sizes", nargs="*", default=["vivit-b/16x2", "vivit-l/16x2", "vivit-h/16x2"], metavar="NAME")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args(arguments)
-    table = Table(title=f"Seconds to compile the forward for one clip, {options.dtype}")
-    for name in ("variant", "trace and lower", "compile", "together"):
+    table = Table(title=f"Seconds to trace and lower, and to compile, for one clip, {options.dtype}")
+    for name in ("variant", "forward", "÷ xla", "gradient", "÷ xla", "compile forward"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in (size + suffix for size in options.sizes for suffix in SUFFIXES):
-        config = named(name)
-        params = jax.eval_shape(partial(vivit.init, config=config), jax.random.key(0))
-        video = jax.ShapeDtypeStruct((1, config.frames, config.height, config.width, 3), jnp.float32)
-        jax.clear_caches()
-        start = time.perf_counter()
-        lowered = jax.jit(partial(vivit.forward, config=config, dtype=options.dtype)).lower(params, video)
-        middle = time.perf_counter()
-        lowered.compile()
-        end = time.perf_counter()
-        table.add_row(name, f"{middle - start:.2f}", f"{end - middle:.2f}", f"{end - start:.2f}")
+        table.add_row(name, *_seconds(named(name), options.dtype, options.rounds))
     console = Console(width=100)
     console.print(table)
     console.print(machine(), markup=False)
     return 0
+
+
+def _seconds(config: Config, dtype: str, rounds: int) -> list[str]:
+    params = jax.eval_shape(partial(vivit.init, config=config), jax.random.key(0))
+    video = jax.ShapeDtypeStruct((1, config.frames, config.height, config.width, 3), jnp.float32)
+    taken: dict[tuple[bool, str], list[float]] = {}
+    lowered: Any = None
+    for _ in range(rounds):
+        for gradient in (True, False):
+            for attention in ("xla", "auto"):
+                forward = partial(vivit.forward, config=config, dtype=dtype, attention=attention)
+                function = jax.grad(lambda *inputs, forward=forward: forward(*inputs).sum()) if gradient else forward
+                jax.clear_caches()
+                start = time.perf_counter()
+                lowered = jax.jit(function).lower(params, video)
+                taken.setdefault((gradient, attention), []).append(time.perf_counter() - start)
+    start = time.perf_counter()
+    lowered.compile()  # the forward, as users run it
+    compiling = time.perf_counter() - start
+    cells = []
+    for gradient in (False, True):
+        auto, xla = (median(taken[gradient, attention]) for attention in ("auto", "xla"))
+        cells += [f"{auto:.2f}", f"{auto / xla:.2f}"]
+    return [*cells, f"{compiling:.2f}"]
