@@ -20,7 +20,6 @@ from vivit.reference.config import Config
 from vivit.reference.dropout import Drops
 from vivit.reference.params import Dense, Encoder, Params, check
 from vivit.reference.tubelet import check_frames_valid, check_video
-from vivit.reference.values import quoted
 
 Grid = tuple[int, int, int]
 
