@@ -1,5 +1,6 @@
 """The package as it is installed: what importing loads, what a wheel and an sdist hold, what the public face is."""
 
+import ast
 import subprocess
 import sys
 import tarfile
@@ -53,6 +54,28 @@ def test_the_reference_imports_numpy_and_the_standard_library_only():
             if words[:1] in (["import"], ["from"]):
                 package = words[1].partition(".")[0]
                 assert package in {"numpy", *sys.stdlib_module_names} or words[1].startswith("vivit.reference"), path
+
+
+def imported(path):
+    """The modules that a file names in import statements, also inside functions."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("folder", "below"),
+    [("reference", ()), ("vivit/numerics", ()), ("kernels", ("reference", "numerics"))],
+)
+def test_imports_go_one_way(folder, below):
+    name = folder.rpartition("/")[2]
+    allowed = tuple(f"vivit.{package}" for package in (name, *below))
+    for path in (ROOT / folder).glob("*.py"):
+        for module in imported(path):
+            assert not module.startswith("vivit") or module.startswith(allowed), f"{path} imports {module}"
 
 
 @pytest.fixture(scope="module")
