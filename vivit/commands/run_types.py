@@ -7,13 +7,16 @@ from vivit.json_files import Fields
 TEXTS = ("data", "recipe", "model", "start", "image", "folder", "broken", "cache", "address")
 COUNTS = ("save_every", "keep", "validate_every", "threads", "processes")
 SWITCHES = ("multi_label", "cluster")
+OWN = {*TEXTS, *COUNTS, *SWITCHES, "process", "heads", "mesh", "memory"}
 
 
 def checked(said: Fields) -> dict[str, Any]:
-    """What was said, where it is of the kind that it must be; a recipe checks its own fields.
+    """What was said, where it is of the kind that it must be; None is not said. A recipe checks its own fields.
 
     Raises ValueError that names the file, the choice, its value and what it must be.
     """
+    given = {name: value for name, value in said.values.items() if value is not None or name not in OWN}
+    said = Fields(given, said.where)
     for name in said.values.keys() & {*TEXTS}:
         if said.text(name) == "":
             raise said.wrong(name, "a text that is not empty")
