@@ -2,8 +2,11 @@
 
 import importlib
 import sys
+from typing import NoReturn
 
 from vivit.extras import missing
+from vivit.process import open_streams, run
+from vivit.reference.values import one_line
 
 PROGRAMS = {
     "forward": "the four models at ViViT-B/16x2 on this device, beside other implementations",
@@ -19,17 +22,37 @@ PROGRAMS = {
 }
 
 
-def main() -> int:
-    if len(sys.argv) < 2 or sys.argv[1] not in PROGRAMS:
-        listed = "; ".join(f"{name}: {what}" for name, what in PROGRAMS.items())
-        print(f"usage: python -m bench NAME [OPTION ...]   with NAME one of   {listed}", file=sys.stderr)
-        return 2
+def main() -> NoReturn:
+    """Runs a program of this folder, and ends the process."""
+    run("python -m bench", _program)
+
+
+def _program() -> int:
+    from vivit.commands.parser import Parser  # here, so that Ctrl-C is understood while it is imported
+
+    open_streams()
+    listed = "\n".join(f"  {name:10} {what}" for name, what in PROGRAMS.items())
+    asked = Parser(
+        prog="python -m bench",
+        description=f"Measures one thing:\n{listed}",
+        example="python -m bench forward --help",
+        add_help=False,
+    )
+    asked.add_argument("name", nargs="?", choices=PROGRAMS, metavar="NAME")
+    name, rest = sys.argv[1:2], sys.argv[2:]
+    if name in ([], ["-h"], ["--help"]):
+        asked.print_help()
+        return 0
+    asked.parse_args(name)
     try:
-        return importlib.import_module(f"bench.{sys.argv[1]}").main(sys.argv[2:])
+        return importlib.import_module(f"bench.{name[0]}").main(rest)
+    except ValueError as error:
+        print(f"python -m bench {name[0]}: {one_line(str(error))}", file=sys.stderr)
+        return 2
     except ModuleNotFoundError as error:
-        print(f"bench {sys.argv[1]}: {missing(error)}", file=sys.stderr)
+        print(f"python -m bench {name[0]}: {missing(error)}", file=sys.stderr)
         return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

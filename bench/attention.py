@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from bench import schedule, workloads
 from bench.chips import CHIPS
-from bench.harness import Measurement, in_turns, machine, measure
+from bench.harness import Measurement, add_json, check_output, in_turns, machine, measure, parser, report
 from bench.schedule import DIRECTIONS
 from bench.workloads import DTYPES, SMALL, WORKLOADS, Workload
 from vivit.accuracy import compare
 from vivit.audit import rounded
+from vivit.commands.shown import console
+from vivit.commands.table import Table
 
 
 class Key(NamedTuple):
@@ -38,19 +38,20 @@ class Key(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench attention", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workload", nargs="+", default=list(WORKLOADS), choices=WORKLOADS, metavar="NAME")
-    parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="small sizes, one process each")
-    parser.add_argument("--interpret", action="store_true", help="Pallas in interpret mode as well; implies --quick")
-    parser.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)  # WORKLOAD DTYPE IMPLEMENTATION DIRECTION FOLDER
-    options = parser.parse_args(arguments)
+    asked = parser("attention", __doc__, "--workload spatial --quick")
+    asked.add_argument("--workload", nargs="+", default=list(WORKLOADS), choices=WORKLOADS, metavar="NAME")
+    asked.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="NAME")
+    asked.add_argument("--quick", action="store_true", help="small sizes, one process each")
+    asked.add_argument("--interpret", action="store_true", help="Pallas in interpret mode as well; implies --quick")
+    asked.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
+    asked.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
+    add_json(asked)
+    asked.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)  # WORKLOAD DTYPE IMPLEMENTATION DIRECTION FOLDER
+    options = asked.parse_args(arguments)
     for name in ("runs", "rounds"):
         if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}: it must be at least 1")
+            asked.error(f"--{name} is {getattr(options, name)}: it must be at least 1")
+    check_output(options)
     options.quick |= options.interpret
     if options.worker:
         *key, folder = options.worker
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     implementations = ["xla", "plain"]
     if options.interpret or jax.default_backend() == "tpu":
         if workloads.pallas_core(WORKLOADS["spatial"]) is None:
-            parser.error("there are no Pallas kernels in vivit.kernels.attention")
+            asked.error("there are no Pallas kernels in vivit.kernels.attention")
         implementations.insert(0, "pallas")
     keys = [
         Key(name, dtype, implementation, direction)
@@ -69,15 +70,13 @@ def main(arguments: Sequence[str]) -> int:
         for direction in DIRECTIONS
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for name in track(options.workload, description="reference", console=Console(stderr=True), transient=True):
+        for name in track(options.workload, description="reference", console=console(stderr=True), transient=True):
             _expect(name, Path(folder), options)
         flags = [flag for flag in ("--quick", "--interpret") if getattr(options, flag[2:])]
         program = ("-m", "bench", "attention", *flags, "--runs", str(options.runs), "--worker")
         results = in_turns({key: (*program, *key, folder) for key in keys}, 1 if options.quick else options.rounds)
-    _show(results, options)
-    if options.json:
-        rows = [{**key._asdict(), "result": row} for key, row in results.items()]
-        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    rows = [{**key._asdict(), "result": row} for key, row in results.items()]
+    report([_table(results, options)], _notes(options), options, {"machine": machine(), "rows": rows})
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 
@@ -162,35 +161,38 @@ def _scheduled(keys: Sequence[Key], options: argparse.Namespace) -> dict[Key, fl
     return {key: CHIPS[chip].milliseconds(row["cycles"]) for key, row in found.items() if isinstance(row, dict)}
 
 
-def _show(results: dict[Key, Measurement | str], options: argparse.Namespace) -> None:
+def _table(results: dict[Key, Measurement | str], options: argparse.Namespace) -> Table:
     rounds = 1 if options.quick else options.rounds
-    table = Table(title=f"Attention cores: medians over {rounds} process(es) of {options.runs} calls, taking turns")
-    for name in Key._fields:
-        table.add_column(name, no_wrap=True)
-    for name in ("ms", "GFLOP/s", "peak MB", "error", "÷ plain", "scheduled ms"):
-        table.add_column(name, justify="right")
+    title = f"Attention cores: medians over {rounds} process(es) of {options.runs} calls, taking turns"
+    columns = (*Key._fields, "ms", "GFLOP/s", "peak MB", "error", "÷ plain", "scheduled ms")
+    rows: list[tuple[str, ...]] = []
     scheduled = _scheduled(list(results), options)
     for key, row in results.items():
         if isinstance(row, str):
-            table.add_row(*key, row)
+            rows.append((*key, row))
             continue
         operations = 2 * _workload(key.workload, options).core_multiply_adds * (1 if key.direction == "forward" else 3)
         plain = results.get(key._replace(implementation="plain"))
-        table.add_row(
-            *key,
-            f"{1e3 * row['seconds']:.2f}",
-            f"{operations / row['seconds'] / 1e9:.0f}",
-            f"{row['peak_megabytes']:.0f}",
-            f"{row['error']:.2g}",
-            f"{row['seconds'] / plain['seconds']:.2f}" if isinstance(plain, dict) else "",
-            f"{scheduled[key]:.2f}" if key in scheduled else "",
+        rows.append(
+            (
+                *key,
+                f"{1e3 * row['seconds']:.2f}",
+                f"{operations / row['seconds'] / 1e9:.0f}",
+                f"{row['peak_megabytes']:.0f}",
+                f"{row['error']:.2g}",
+                f"{row['seconds'] / plain['seconds']:.2f}" if isinstance(plain, dict) else "",
+                f"{scheduled[key]:.2f}" if key in scheduled else "",
+            )
         )
-    console = Console(width=140)
-    console.print(table)
-    console.print(machine(), markup=False)
+    return Table(columns, rows, texts=len(Key._fields), title=title)
+
+
+def _notes(options: argparse.Namespace) -> list[str]:
+    notes = [machine()]
     if jax.default_backend() != "tpu":
-        print(
+        notes.append(
             "No TPU here: xla and plain are XLA's formulations; the kernels' cycles are in `python -m bench schedule`."
         )
     if options.interpret:
-        print("pallas ran in interpret mode: its times say nothing about a TPU.")
+        notes.append("pallas ran in interpret mode: its times say nothing about a TPU.")
+    return notes

@@ -17,15 +17,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 import vivit
 from bench.film import by_pyav, write_film
-from bench.harness import forget_peak, in_turns, machine, peak_megabytes
+from bench.harness import forget_peak, in_turns, machine, parser, peak_megabytes, report
 from vivit import baseline
 from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params
+from vivit.commands.table import Table
 from vivit.data.decoding import wanted_frames
 from vivit.data.probing import probe
 from vivit.data.sampling import Clip, Sampling, even_clips, frames_of
@@ -45,13 +44,13 @@ PIXEL_LIMIT = 4.0  # mean difference of pixels, of 255: the processor's bilinear
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench classify", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--runs", type=int, default=3, help="times of each part in a process (default: 3)")
-    parser.add_argument("--rounds", type=int, default=1, help="processes for each row, in turns (default: 1)")
-    parser.add_argument("--batch", type=int, default=4, help="views at once (default: 4)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # IMPLEMENTATION MODEL FILM
-    options = parser.parse_args(arguments)
+    asked = parser("classify", __doc__, "--runs 1")
+    asked.add_argument("--runs", type=int, default=3, help="times of each part in a process (default: 3)")
+    asked.add_argument("--rounds", type=int, default=1, help="processes for each row, in turns (default: 1)")
+    asked.add_argument("--batch", type=int, default=4, help="views at once (default: 4)")
+    asked.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    asked.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)  # IMPLEMENTATION MODEL FILM
+    options = asked.parse_args(arguments)
     if options.worker:
         implementation, model, film = options.worker
         work = _vivit if implementation == "vivit" else _hugging_face
@@ -63,9 +62,9 @@ def main(arguments: Sequence[str]) -> int:
         write_film(film)
         program = ("-m", "bench", "classify", "--runs", str(options.runs), "--batch", str(options.batch))
         program = (*program, "--dtype", options.dtype, "--worker")
-        rows = [row for row in ROWS if peers or row[0] == "vivit"]
-        results: dict[Any, Any] = in_turns({row: (*program, *row, str(film)) for row in rows}, options.rounds)
-    table = Table(title=f"10 s of 1280x720, {VIEWS[0]}x{VIEWS[1]} views, {options.dtype}: seconds")
+        wanted = [row for row in ROWS if peers or row[0] == "vivit"]
+        results: dict[Any, Any] = in_turns({row: (*program, *row, str(film)) for row in wanted}, options.rounds)
+    rows: list[tuple[str, ...]] = []
     columns = (
         "implementation",
         "model",
@@ -76,21 +75,17 @@ def main(arguments: Sequence[str]) -> int:
         "(decode + preprocess) ÷ PyAV",
         "peak MB",
     )
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
     for (implementation, model), row in results.items():
         if isinstance(row, str):
-            table.add_row(implementation, model, row)
+            rows.append((implementation, model, row))
             continue
         both = row["decoded_and_preprocessed"]
         figures = [row["decode"], both - row["decode"], row["compute"], row["seconds"]]
         ratio = both / row["decode_rgb"]
-        table.add_row(
-            implementation, model, *(f"{one:.3g}" for one in figures), f"{ratio:.2f}", f"{row['peak_megabytes']:,.0f}"
-        )
-    console = Console(width=130)
-    console.print(table)
-    console.print(machine(), markup=False)
+        seconds = (f"{one:.3g}" for one in figures)
+        rows.append((implementation, model, *seconds, f"{ratio:.2f}", f"{row['peak_megabytes']:,.0f}"))
+    title = f"10 s of 1280x720, {VIEWS[0]}x{VIEWS[1]} views, {options.dtype}: seconds"
+    report([Table(columns, rows, texts=2, title=title)], [machine()], options)
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 

@@ -5,7 +5,6 @@ kernels (attention="xla"); medians. Nothing is run, so it needs no weights and n
 layers are scanned.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -14,29 +13,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
-from rich.table import Table
 
 import vivit
-from bench.harness import machine
+from bench.harness import machine, parser, report
 from bench.workloads import SUFFIXES
+from vivit.commands.table import Table
 from vivit.reference.config import Config, named
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench compile", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--sizes", nargs="*", default=["vivit-b/16x2", "vivit-l/16x2", "vivit-h/16x2"], metavar="NAME")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args(arguments)
-    table = Table(title=f"Seconds to trace and lower, and to compile, for one clip, {options.dtype}")
-    for name in ("variant", "forward", "÷ xla", "gradient", "÷ xla", "compile forward"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in (size + suffix for size in options.sizes for suffix in SUFFIXES):
-        table.add_row(name, *_seconds(named(name), options.dtype, options.rounds))
-    console = Console(width=100)
-    console.print(table)
-    console.print(machine(), markup=False)
+    asked = parser("compile", __doc__, "--sizes vivit-b/16x2")
+    asked.add_argument("--sizes", nargs="*", default=["vivit-b/16x2", "vivit-l/16x2", "vivit-h/16x2"], metavar="NAME")
+    asked.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    asked.add_argument("--rounds", type=int, default=3)
+    options = asked.parse_args(arguments)
+    names = [size + suffix for size in options.sizes for suffix in SUFFIXES]
+    rows = [(name, *_seconds(named(name), options.dtype, options.rounds)) for name in names]
+    title = f"Seconds to trace and lower, and to compile, for one clip, {options.dtype}"
+    columns = ("variant", "forward", "÷ xla", "gradient", "÷ xla", "compile forward")
+    report([Table(columns, rows, title=title)], [machine()], options)
     return 0
 
 

@@ -6,7 +6,6 @@ through the file. The pixels are first compared with sequential decoding. Rounds
 seconds are those of all threads, which tell more than the clock where other programs run.
 """
 
-import argparse
 import importlib.metadata
 import tempfile
 import time
@@ -19,11 +18,10 @@ from typing import NamedTuple
 import av
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.table import Table
 
 from bench.film import by_pyav, write_film
-from bench.harness import machine
+from bench.harness import machine, parser, report
+from vivit.commands.table import Table
 from vivit.data import clips
 from vivit.data.clips import Pixels, evaluation_clips
 from vivit.data.decoding import read_frames
@@ -36,8 +34,8 @@ from vivit.video import DEMO_PACKAGE
 FRAMES, STRIDE, SIZE = 32, 2, 224
 VIEWS, CROPS, SHORTER_SIDE = 4, 3, 256
 COLUMNS = (
-    *("PyAV\nRGB", "PyAV\ndecoding", "vivit\n1 thread", "vivit\nall"),
-    *("1 ÷\nRGB", "all ÷\nRGB", "all ÷\ndecoding", "CPU, 1 ÷\nRGB", "CPU, 1 ÷\ndecoding"),
+    *("PyAV RGB", "PyAV decoding", "vivit 1 thread", "vivit all"),
+    *("1 ÷ RGB", "all ÷ RGB", "all ÷ decoding", "CPU, 1 ÷ RGB", "CPU, 1 ÷ decoding"),
 )
 
 
@@ -49,22 +47,17 @@ class Work(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench decode", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("videos", nargs="*", type=Path, help="video files; default: those of the demo package")
-    parser.add_argument("--rounds", type=int, default=7)
-    options = parser.parse_args(arguments)
-    table = Table(title=f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, how many times PyAV's")
-    for name in ("video", "clip"):
-        table.add_column(name, no_wrap=True)
-    for name in COLUMNS:
-        table.add_column(name, justify="right", no_wrap=True)
+    asked = parser("decode", __doc__, "video.mp4 --rounds 3")
+    asked.add_argument("videos", nargs="*", type=Path, help="video files; default: those of the demo package")
+    asked.add_argument("--rounds", type=int, default=7)
+    options = asked.parse_args(arguments)
+    rows = []
     with tempfile.TemporaryDirectory() as folder:
         for path in options.videos or _demo_videos(Path(folder)):
             for clip, work in _works(path):
-                table.add_row(path.name, clip, *_row(path, work, options.rounds))
-    console = Console(width=132)
-    console.print(table)
-    console.print(machine(), markup=False)
+                rows.append((path.name, clip, *_row(path, work, options.rounds)))
+    title = f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, how many times PyAV's"
+    report([Table(("video", "clip", *COLUMNS), rows, texts=2, title=title)], [machine()], options)
     return 0
 
 

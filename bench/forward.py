@@ -8,7 +8,6 @@ with the float64 reference on the same clip and weights. Clip and weights are ra
 import argparse
 import importlib.util
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,17 +15,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import vivit
 from bench import peers
-from bench.harness import Measurement, in_turns, machine, measure
+from bench.harness import Measurement, add_json, check_output, in_turns, machine, measure, parser, report
 from bench.workloads import DTYPES, SUFFIXES
 from vivit import baseline
 from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params, rounded
+from vivit.commands.shown import console
+from vivit.commands.table import Table
 from vivit.reference import models as reference
 from vivit.reference.config import Config, named
 from vivit.reference.params import Params
@@ -43,18 +42,19 @@ class Key(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench forward", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--size", default="vivit-b/16x2", help="a named variant without suffix (default: vivit-b/16x2)")
-    parser.add_argument("--models", nargs="*", default=SUFFIXES, metavar="SUFFIX", help="of them, such as '' fe fdp")
-    parser.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)  # MODEL DTYPE IMPLEMENTATION FOLDER
-    options = parser.parse_args(arguments)
+    asked = parser("forward", __doc__, "--models fe --rounds 1")
+    asked.add_argument("--size", default="vivit-b/16x2", help="a named variant without suffix (default: vivit-b/16x2)")
+    asked.add_argument("--models", nargs="*", default=SUFFIXES, metavar="SUFFIX", help="of them, such as '' fe fdp")
+    asked.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
+    asked.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
+    add_json(asked)
+    asked.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)  # MODEL DTYPE IMPLEMENTATION FOLDER
+    options = asked.parse_args(arguments)
     if options.worker:
         *key, folder = options.worker
         print(json.dumps(_work(Key(*key), Path(folder), options.runs)))
         return 0
+    check_output(options)
     suffixes = (f"-{suffix.lstrip('-')}" if suffix else "" for suffix in options.models)
     configs = {options.size + suffix: named(options.size + suffix) for suffix in suffixes}
     keys = [
@@ -65,14 +65,12 @@ def main(arguments: Sequence[str]) -> int:
         if implementation != "hugging face" or _has_peer(config)
     ]
     with tempfile.TemporaryDirectory() as folder:
-        for name in track(configs, description="reference", console=Console(stderr=True), transient=True):
+        for name in track(configs, description="reference", console=console(stderr=True), transient=True):
             _expect(name, Path(folder))
         program = ("-m", "bench", "forward", "--runs", str(options.runs), "--worker")
         results = in_turns({key: (*program, *key, folder) for key in keys}, options.rounds)
-    _show(results, options)
-    if options.json:
-        rows = [{**key._asdict(), "result": row} for key, row in results.items()]
-        options.json.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    rows = [{**key._asdict(), "result": row} for key, row in results.items()]
+    report([_table(results, options)], [MEANING, machine()], options, {"machine": machine(), "rows": rows})
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 
@@ -135,28 +133,27 @@ _Build = Callable[[Params, np.ndarray, Config, str], Callable[[], Any]]
 _CALLS: dict[str, _Build] = {"vivit": _ours, "plain": _plain, "hugging face": peers.hugging_face}
 
 
-def _show(results: dict[Key, Measurement | str], options: argparse.Namespace) -> None:
+MEANING = "error: largest difference of the logits from the float64 reference, checked before timing."
+
+
+def _table(results: dict[Key, Measurement | str], options: argparse.Namespace) -> Table:
     calls = f"{options.rounds} process(es) of {options.runs} calls each, taking turns"
-    table = Table(title=f"One clip, batch 1: medians over {calls}")
-    for name in ("model", "dtype", "implementation"):
-        table.add_column(name, no_wrap=True)
-    for name in ("seconds", "CPU seconds", "peak MB", "first call s", "error", "time ÷ vivit's"):
-        table.add_column(name, justify="right", no_wrap=True)
+    figures = ("seconds", "CPU seconds", "peak MB", "first call s", "error", "time ÷ vivit's")
+    rows: list[tuple[str, ...]] = []
     for key, row in results.items():
         if isinstance(row, str):
-            table.add_row(*key, row)
+            rows.append((*key, row))
             continue
         ours = results[key._replace(implementation="vivit")]
-        table.add_row(
-            *key,
-            f"{row['seconds']:.3g}",
-            f"{row['cpu_seconds']:.3g}",
-            f"{row['peak_megabytes']:,.0f}",
-            f"{row['first_seconds']:.3g}",
-            f"{row['error']:.1e}",
-            "-" if isinstance(ours, str) else f"{row['seconds'] / ours['seconds']:.2f}",
+        rows.append(
+            (
+                *key,
+                f"{row['seconds']:.3g}",
+                f"{row['cpu_seconds']:.3g}",
+                f"{row['peak_megabytes']:,.0f}",
+                f"{row['first_seconds']:.3g}",
+                f"{row['error']:.1e}",
+                "-" if isinstance(ours, str) else f"{row['seconds'] / ours['seconds']:.2f}",
+            )
         )
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(table)
-    console.print("error: largest difference of the logits from the float64 reference, checked before timing.")
-    console.print(machine(), markup=False)
+    return Table((*Key._fields, *figures), rows, texts=3, title=f"One clip, batch 1: medians over {calls}")

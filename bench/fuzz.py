@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from bench import fuzz_inputs, fuzz_videos
-from bench.harness import forget_peak, machine, peak_megabytes
+from bench.harness import forget_peak, machine, parser, peak_megabytes, report
+from vivit.commands.table import Table
 
 HANG = 10  # seconds of one case, of the processor and of the clock
 STUCK = 90  # of the clock alone, where others use the processor
@@ -48,22 +47,20 @@ class Found:
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench fuzz", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="for all areas together (default: 10)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=AREAS, default=AREAS, metavar="AREA", help=", ".join(AREAS))
-    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case of an area")
-    parser.add_argument("--cases", type=int, help=f"of an area, at most (default: {USUAL_CASES:,}; flags 5,000)")
-    parser.add_argument("--processes", type=int, default=PROCESSES, help=f"cases as commands (default: {PROCESSES})")
-    parser.add_argument("--child", nargs=2, metavar=("AREA", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    asked = parser("fuzz", __doc__, "--minutes 1")
+    asked.add_argument("--minutes", type=float, default=10.0, help="for all areas together (default: 10)")
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--only", nargs="+", choices=AREAS, default=AREAS, metavar="AREA", help=", ".join(AREAS))
+    asked.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case of an area")
+    asked.add_argument("--cases", type=int, help=f"of an area, at most (default: {USUAL_CASES:,}; flags 5,000)")
+    asked.add_argument("--processes", type=int, default=PROCESSES, help=f"cases as commands (default: {PROCESSES})")
+    asked.add_argument("--child", nargs=2, metavar=("AREA", "FOLDER"), help=argparse.SUPPRESS)
+    options = asked.parse_args(arguments)
     seconds = 60 * options.minutes
     if options.child:
         area, folder = options.child
         return _run(area, Path(folder), options.seed, options.first, options.first + options.cases, seconds)
-    table = Table(title=f"Wrong inputs, seed {options.seed}")
-    for name in ("area", "cases", "used", "refused", "faults", "hangs", "peak MB", "seconds"):
-        table.add_column(name, justify="left" if name == "area" else "right")
+    rows: list[tuple[str, ...]] = []
     faults: list[str] = []
     end = time.monotonic() + seconds
     with_processes = options.processes > 0 and any(area in COMMANDS for area in options.only)
@@ -77,13 +74,11 @@ def main(arguments: Sequence[str]) -> int:
             found = fuzz(area, share, options.seed, options.first, cases)
         counts = sum(found.outcomes.values()) + len(found.faults), found.outcomes["used"], found.outcomes["refused"]
         figures = (*counts, len(found.faults), found.hangs, round(found.peak), round(found.seconds))
-        table.add_row(area, *(f"{figure:,}" for figure in figures))
+        rows.append((area, *(f"{figure:,}" for figure in figures)))
         faults += [f"{area} {fault}" for fault in found.faults]
-    console = Console()
-    console.print(table)
-    console.print(machine(), markup=False)
-    for fault in faults:
-        print(fault)
+    columns = ("area", "cases", "used", "refused", "faults", "hangs", "peak MB", "seconds")
+    title = f"Wrong inputs, seed {options.seed}"
+    report([Table(columns, rows, title=title)], [machine(), *faults], options)
     return 1 if faults else 0
 
 

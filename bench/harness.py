@@ -4,6 +4,7 @@ Each workload runs in a fresh process, so that peak memory is its own and no imp
 The processes take turns (A B C, A B C, …): where the machine's speed drifts, it drifts for all.
 """
 
+import argparse
 import gc
 import json
 import os
@@ -18,6 +19,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict, TypeVar
 
+from vivit.commands.parser import Parser
+from vivit.commands.shown import console, say, show
+from vivit.commands.table import Table
+from vivit.writing import check_place, write_text
+
 Name = TypeVar("Name", bound=Hashable)
 
 
@@ -29,6 +35,42 @@ class Measurement(TypedDict):
     cpu_seconds: float
     peak_megabytes: float  # of the process while it calls, weights included
     error: float  # as `check` found it
+
+
+def parser(name: str, doc: str | None, example: str = "") -> Parser:
+    """The parser of one program of this folder. doc: the program's; its first line says what it measures."""
+    called = f"python -m bench {name}"
+    return Parser(prog=called, description=(doc or "").partition("\n")[0], example=f"{called} {example}".rstrip())
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """--json, and -o for the same in a file."""
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write that JSON to a file as well")
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Raises ValueError if -o names what cannot be written, before hours are measured."""
+    if options.output is not None:
+        check_place(options.output)
+
+
+def report(tables: Sequence[Table], notes: Sequence[str], options: argparse.Namespace, values: Any = None) -> None:
+    """Prints tables and notes; or with --json the values as JSON, which -o writes as well.
+
+    options: with those of add_json, or without.
+    """
+    text = json.dumps(values, indent=1) + "\n"
+    if getattr(options, "output", None) is not None:
+        write_text(options.output, text)
+    if getattr(options, "json", False):
+        print(text, end="")
+        return
+    out = console()
+    for table in tables:
+        show(table, out)
+    for note in notes:
+        say(note, out)
 
 
 def measure(call: Callable[[], Any], check: Callable[[Any], float], runs: int) -> Measurement:

@@ -13,13 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 from safetensors.numpy import load_file
 
 import vivit
-from bench.harness import in_turns, machine, measure
+from bench.harness import in_turns, machine, measure, parser, report
 from vivit.audit import random_params
+from vivit.commands.table import Table
 from vivit.reference.config import named
 from vivit.reference.params import leaves
 
@@ -27,12 +26,12 @@ SAMPLES = 64  # numbers of each leaf that are compared
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench load", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--name", default="vivit-l/16x2-fe", help="a named variant (default: vivit-l/16x2-fe)")
-    parser.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # READER FOLDER
-    options = parser.parse_args(arguments)
+    asked = parser("load", __doc__, "--name vivit-b/16x2")
+    asked.add_argument("--name", default="vivit-l/16x2-fe", help="a named variant (default: vivit-l/16x2-fe)")
+    asked.add_argument("--runs", type=int, default=3, help="calls in each process (default: 3)")
+    asked.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
+    asked.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # READER FOLDER
+    options = asked.parse_args(arguments)
     if options.worker:
         reader, folder = options.worker
         print(json.dumps(measure(lambda: READERS[reader](Path(folder)), _check(Path(folder)), options.runs)))
@@ -46,18 +45,17 @@ def main(arguments: Sequence[str]) -> int:
         size = (folder / "model.safetensors").stat().st_size / 1e6
         program = ("-m", "bench", "load", "--runs", str(options.runs), "--worker")
         results = in_turns({reader: (*program, reader, str(folder)) for reader in READERS}, options.rounds)
-    table = Table(title=f"Loading {options.name}, a file of {size:,.0f} MB: medians")
-    for column in ("what", "seconds", "CPU seconds", "peak MB", "peak ÷ file", "GB/s"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("what", "seconds", "CPU seconds", "peak MB", "peak ÷ file", "GB/s")
+    rows: list[tuple[str, ...]] = []
     for reader, row in results.items():
         if isinstance(row, str):
-            table.add_row(reader, row)
+            rows.append((reader, row))
             continue
         figures = f"{row['seconds']:.3f}", f"{row['cpu_seconds']:.3f}", f"{row['peak_megabytes']:,.0f}"
-        table.add_row(reader, *figures, f"{row['peak_megabytes'] / size:.2f}", f"{size / 1e3 / row['seconds']:.2f}")
-    console = Console(width=120)
-    console.print(table)
-    console.print(machine(), markup=False)
+        ratios = f"{row['peak_megabytes'] / size:.2f}", f"{size / 1e3 / row['seconds']:.2f}"
+        rows.append((reader, *figures, *ratios))
+    title = f"Loading {options.name}, a file of {size:,.0f} MB: medians"
+    report([Table(columns, rows, title=title)], [machine()], options)
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 

@@ -4,7 +4,6 @@ It compiles the whole step (forward, backward, optimiser) of a recipe for every 
 compiler, and prints what a device holds and what it exchanges with the others in one step. Nothing is run or timed.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Sequence
@@ -15,11 +14,11 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from rich.console import Console
-from rich.table import Table
 
 import vivit
 from bench.collectives import KINDS, collectives
+from bench.harness import parser, report
+from vivit.commands.table import Table
 from vivit.reference.config import Config, named
 from vivit.reference.params import parameters
 from vivit.training.recipe import Recipe, Steps
@@ -33,35 +32,31 @@ STEPS = Steps(1000, 100)
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench scale", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--chips", nargs="*", choices=tuple(SLICES), default=list(SLICES))
-    parser.add_argument("--sizes", nargs="*", choices=tuple(MODEL_AXIS), default=list(MODEL_AXIS))
-    parser.add_argument("--model", default="-fe", help="suffix of the model: --model=-fsa, --model= for model 1")
-    parser.add_argument("--batch", type=int, default=64, help="clips in one update (default 64)")
-    parser.add_argument("--accumulation", type=int, default=1)
-    parser.add_argument("--optimiser", choices=("sgd", "adamw"), default="sgd")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
-    parser.add_argument("--sequence", type=int, default=1, help="devices that a clip is split over (default 1)")
-    parser.add_argument("--model-axis", type=int, help="devices that heads are split over (default by size)")
-    parser.add_argument("--frames", type=int, default=32, help="frames of a clip (default 32)")
-    options = parser.parse_args(arguments)
+    asked = parser("scale", __doc__, "--chips v5e --sizes b")
+    asked.add_argument("--chips", nargs="*", choices=tuple(SLICES), default=list(SLICES))
+    asked.add_argument("--sizes", nargs="*", choices=tuple(MODEL_AXIS), default=list(MODEL_AXIS))
+    asked.add_argument("--model", default="-fe", help="suffix of the model: --model=-fsa, --model= for model 1")
+    asked.add_argument("--batch", type=int, default=64, help="clips in one update (default 64)")
+    asked.add_argument("--accumulation", type=int, default=1)
+    asked.add_argument("--optimiser", choices=("sgd", "adamw"), default="sgd")
+    asked.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    asked.add_argument("--sequence", type=int, default=1, help="devices that a clip is split over (default 1)")
+    asked.add_argument("--model-axis", type=int, help="devices that heads are split over (default by size)")
+    asked.add_argument("--frames", type=int, default=32, help="frames of a clip (default 32)")
+    options = asked.parse_args(arguments)
     jax.config.update("jax_platforms", "cpu")
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
-    table = Table(title=f"One training step of {options.batch} clips, {options.optimiser}, {options.dtype}, remat")
     names = ("device", "mesh", "variant", "M params", "state", "temporary", "all, GiB", "of", *KINDS, "compile, s")
-    for name in names:
-        table.add_column(name, justify="right", overflow="fold")
-    for chip in options.chips:
-        for size in options.sizes:
-            table.add_row(*_row(chip, size, options))
-    console = Console(width=190)
-    console.print(table)
-    console.print(
-        "state, temporary, all: GiB on one device. Collectives: how often a device takes part in one in one step, and "
-        "the MB of the whole arrays that are put together or cut. Compiled, not run.",
-        markup=False,
-    )
+    rows = [_row(chip, size, options) for chip in options.chips for size in options.sizes]
+    title = f"One training step of {options.batch} clips, {options.optimiser}, {options.dtype}, remat"
+    report([Table(names, rows, texts=3, title=title)], [MEANING], options)
     return 0
+
+
+MEANING = (
+    "state, temporary, all: GiB on one device. Collectives: how often a device takes part in one in one step, and "
+    "the MB of the whole arrays that are put together or cut. Compiled, not run."
+)
 
 
 def _row(chip: str, size: str, options: Any) -> list[str]:

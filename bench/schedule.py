@@ -20,10 +20,9 @@ from itertools import groupby, product
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
-from rich.console import Console
-from rich.progress import Progress
-
 from bench.chips import CHIPS, environment
+from bench.harness import add_json, check_output, parser, report
+from bench.remaining import remaining
 
 IMPLEMENTATIONS = (
     "core pallas",
@@ -37,6 +36,7 @@ IMPLEMENTATIONS = (
 DIRECTIONS = ("forward", "forward+backward")
 WORKLOADS = ("spatial", "temporal", "factorised_dot_product", "joint")  # as workloads.py, which would import JAX
 DTYPES = ("float32", "bfloat16")
+SECONDS = {"core": 5, "layer": 15, "model": 60}  # of a forward
 MODELS = {"1": "", "2": "-fe", "3": "-fsa", "4": "-fdp"}
 
 
@@ -52,33 +52,34 @@ class Job(NamedTuple):
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench schedule", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--chip", nargs="+", default=["v3"], choices=CHIPS, metavar="NAME", help=", ".join(CHIPS))
-    parser.add_argument("--workload", nargs="+", default=WORKLOADS, choices=WORKLOADS, metavar="NAME")
-    parser.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="NAME")
-    parser.add_argument("--only", nargs="+", metavar="TEXT", help="implementations whose names contain one of these")
-    parser.add_argument(
+    asked = parser("schedule", __doc__, "--chip v5e --workload spatial --only pallas")
+    asked.add_argument("--chip", nargs="+", default=["v3"], choices=CHIPS, metavar="NAME", help=", ".join(CHIPS))
+    asked.add_argument("--workload", nargs="+", default=WORKLOADS, choices=WORKLOADS, metavar="NAME")
+    asked.add_argument("--dtype", nargs="+", default=DTYPES, choices=DTYPES, metavar="NAME")
+    asked.add_argument("--only", nargs="+", metavar="TEXT", help="implementations whose names contain one of these")
+    asked.add_argument(
         "--layout", choices=("default", "auto"), help="of arguments and results (default: auto for cores, else default)"
     )
-    parser.add_argument("--forward", action="store_true", help="leave out forward + backward")
-    parser.add_argument(
+    asked.add_argument("--forward", action="store_true", help="leave out forward + backward")
+    asked.add_argument(
         "--model", nargs="*", choices=MODELS, metavar="NUMBER", help="whole models 1 to 4 in bfloat16 instead"
     )
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at a time (default: cores)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there as well")
-    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="draw roofline or models there, as PNG")
-    parser.add_argument("--worker", nargs=2, metavar=("CHIP", "FOLDER"), help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
+    asked.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at a time (default: cores)")
+    add_json(asked)
+    asked.add_argument("--plot", type=Path, metavar="FOLDER", help="draw roofline or models there, as PNG")
+    asked.add_argument("--worker", nargs=2, metavar=("CHIP", "FOLDER"), help=argparse.SUPPRESS)
+    options = asked.parse_args(arguments)
     if options.worker:
         return _work(*options.worker)
+    check_output(options)
     if options.jobs < 1:
-        parser.error(f"--jobs is {options.jobs}: it must be at least 1")
+        asked.error(f"--jobs is {options.jobs}: it must be at least 1")
     missing = _missing("libtpu", *(["matplotlib"] if options.plot else []))
     if missing:
-        parser.error(f"{missing} is not installed: pip install 'vivit[tpu,plot]'")
+        asked.error(f"{missing} is not installed: pip install 'vivit[tpu,plot]'")
     jobs = list(_jobs(options))
     if not jobs:
-        parser.error(f"no implementation's name contains {' or '.join(options.only)}")
+        asked.error(f"no implementation's name contains {' or '.join(options.only)}")
     try:
         results, checks = run(jobs, options.jobs)
     except ValueError as error:
@@ -116,16 +117,27 @@ def run(jobs: Sequence[Job], at_once: int) -> tuple[dict[Job, dict | str], list[
     groups = [list(group) for _, group in groupby(jobs, key=lambda job: job[:3])]
     results: dict[Job, dict | str] = {}
     checks: dict[str, str] = {}
-    with Progress(console=Console(stderr=True), transient=True) as progress, ThreadPoolExecutor(at_once) as pool:
-        task = progress.add_task("compiling", total=len(jobs))
+    seconds = {job: _seconds(job) for job in jobs}
+    with (
+        remaining("compiled", list(seconds.values()), min(at_once, len(groups))) as done,
+        ThreadPoolExecutor(at_once) as pool,
+    ):
 
         def found(job: Job, result: dict | str) -> None:
             results[job] = result
-            progress.advance(task)
+            done(seconds[job])
 
         for chip, check in pool.map(lambda group: _run_group(group, found), groups):
             checks[chip] = check
     return {job: results[job] for job in jobs}, list(checks.values())
+
+
+def _seconds(job: Job) -> float:
+    """About how long a compiler takes on one core: where an estimate begins, before anything is compiled."""
+    forward = next(
+        seconds for name, seconds in SECONDS.items() if job.implementation.startswith(name) or name == "model"
+    )
+    return forward if job.direction == "forward" else 3 * forward
 
 
 def _run_group(jobs: list[Job], found: Callable[[Job, dict | str], None]) -> tuple[str, str]:
@@ -195,16 +207,17 @@ def _one_line(error: Exception) -> str:
 def _report(results: dict[Job, dict | str], checks: list[str], options: argparse.Namespace) -> int:
     from bench import schedule_table
 
-    console = Console(width=max(Console().width, 170))
-    (schedule_table.show if options.model is None else schedule_table.show_models)(results, checks, console)
-    if options.json:
-        rows = [{**job._asdict(), "schedule": schedule} for job, schedule in results.items()]
-        options.json.write_text(json.dumps({"checks": checks, "rows": rows}, indent=1) + "\n")
+    rows = [{**job._asdict(), "schedule": schedule} for job, schedule in results.items()]
+    if options.model is None:
+        shown, notes = schedule_table.tables(results), schedule_table.notes(checks)
+    else:
+        shown, notes = schedule_table.model_tables(results), schedule_table.model_notes(checks)
+    report(shown, notes, options, {"checks": checks, "rows": rows})
     if options.plot:
         from bench import plots
 
         options.plot.mkdir(parents=True, exist_ok=True)
         draw = plots.rooflines if options.model is None else plots.models
         for file in draw(results, options.plot):
-            print(f"wrote {file}")
+            print(f"wrote {file}", file=sys.stderr if options.json else sys.stdout)
     return 0

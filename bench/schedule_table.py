@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from bench import model_schedule
 from bench.chips import CHIPS, Chip
 from bench.workloads import WORKLOADS, Workload
+from vivit.commands.table import Table
 
 Results = dict[Any, dict | str]
 FOOTER = """\
@@ -47,30 +45,31 @@ def fractions(job: Any, cycles: float) -> tuple[float, float, float]:
     return (projections + heads) / peak, (projections + heads / depth) / peak, moved / chip.bytes_per_cycle / cycles
 
 
-def show(results: Results, checks: Sequence[str], console: Console) -> None:
+def tables(results: Results) -> list[Table]:
     """One table for each chip and dtype."""
+    columns = ("workload", "implementation", "", "Mcycles", "ms", "÷ plain", "MXU (heads)", "HBM", "limits", "VMEM")
+    found = []
     for chip, dtype in dict.fromkeys((job.chip, job.dtype) for job in results):
-        table = Table(title=f"{chip}, {dtype}: scheduled cycles (static schedule, not a timing)", title_justify="left")
-        for name in ("workload", "implementation"):
-            table.add_column(name, no_wrap=True)
-        for name in ("", "Mcycles", "ms", "÷ plain", "MXU (heads)", "HBM", "limits", "VMEM", "temp MB"):
-            table.add_column(name, justify="right", no_wrap=True)
-        previous = None
-        for job, schedule in results.items():
-            if (job.chip, job.dtype) == (chip, dtype):
-                if previous not in (None, job.workload):
-                    table.add_section()
-                table.add_row(job.workload if previous != job.workload else "", *_cells(job, schedule, results))
-                previous = job.workload
-        console.print(table)
+        rows = [
+            (job.workload, *_cells(job, schedule, results))
+            for job, schedule in results.items()
+            if (job.chip, job.dtype) == (chip, dtype)
+        ]
+        title = f"{chip}, {dtype}: scheduled cycles (static schedule, not a timing)"
+        found.append(Table((*columns, "temp MB"), rows, texts=3, title=title))
+    return found
+
+
+def notes(checks: Sequence[str]) -> list[str]:
+    """What the figures of `tables` are."""
     d = {workload.channels // workload.heads for workload in WORKLOADS.values()}
-    _footer(console, checks, FOOTER.format(d=", ".join(map(str, sorted(d)))))
+    return [FOOTER.format(d=", ".join(map(str, sorted(d)))), *_checked(checks)]
 
 
 def _cells(job: Any, schedule: dict | str, results: Results) -> tuple[str, ...]:
     arrow = "→" if job.direction == "forward" else "→←"
     if isinstance(schedule, str):
-        return job.implementation, arrow, "—", "", "", "", "", _short(schedule), "", ""
+        return job.implementation, arrow, schedule
     cycles = schedule["cycles"]
     full, heads, memory = fractions(job, cycles)
     plain = results.get(job._replace(implementation=job.implementation.partition(" ")[0] + " plain"))
@@ -94,23 +93,22 @@ def _more(schedule: dict) -> str:
     return "> " if schedule["unknown"] else ""
 
 
-def _short(fault: str) -> str:
-    return fault if len(fault) <= 36 else fault[:35] + "…"
-
-
-def show_models(results: Results, checks: Sequence[str], console: Console) -> None:
-    """The four models, whole."""
+def model_tables(results: Results) -> list[Table]:
+    """The four models, whole: a table for each chip."""
+    columns = ("model", "implementation", "", "clips", "Mcycles", "of them kernels", "copies", "÷ plain", "ms a clip")
+    found = []
     for chip in dict.fromkeys(job.chip for job in results):
-        table = Table(title=f"ViViT-B/16x2 on {chip}, bfloat16 (static schedule, not a timing)", title_justify="left")
-        for name in ("model", "implementation"):
-            table.add_column(name, no_wrap=True)
-        for name in ("", "clips", "Mcycles", "of them kernels", "copies", "÷ plain", "ms a clip", "paper", "temp MB"):
-            table.add_column(name, justify="right", no_wrap=True)
-        for job, schedule in results.items():
-            if job.chip == chip:
-                table.add_row(*_model_cells(job, schedule, results, CHIPS[chip]))
-        console.print(table)
-    _footer(console, checks, MODEL_FOOTER + FOOTER.partition("\nMXU")[0])
+        rows = [
+            _model_cells(job, schedule, results, CHIPS[chip]) for job, schedule in results.items() if job.chip == chip
+        ]
+        title = f"ViViT-B/16x2 on {chip}, bfloat16 (static schedule, not a timing)"
+        found.append(Table((*columns, "paper", "temp MB"), rows, texts=3, title=title))
+    return found
+
+
+def model_notes(checks: Sequence[str]) -> list[str]:
+    """What the figures of `model_tables` are."""
+    return [MODEL_FOOTER + FOOTER.partition("\nMXU")[0], *_checked(checks)]
 
 
 MODEL_FOOTER = """\
@@ -124,7 +122,7 @@ def _model_cells(job: Any, schedule: dict | str, results: Results, chip: Chip) -
     arrow = "→" if job.direction == "forward" else "→←"
     name = f"{('', '-fe', '-fsa', '-fdp').index(job.workload) + 1} {model_schedule.SIZE}{job.workload}"
     if isinstance(schedule, str):
-        return name, job.implementation, arrow, "", "—", "", "", "", _short(schedule), "", ""
+        return name, job.implementation, arrow, schedule
     cycles, clips = schedule["cycles"], model_schedule.clips(job.workload)
     plain = results.get(job._replace(implementation="plain"))
     paper = model_schedule.paper_milliseconds(job.workload)
@@ -143,7 +141,5 @@ def _model_cells(job: Any, schedule: dict | str, results: Results, chip: Chip) -
     )
 
 
-def _footer(console: Console, checks: Sequence[str], text: str) -> None:
-    console.print(text, markup=False, highlight=False)
-    for check in checks:
-        console.print(f"Checked: {check}", markup=False, highlight=False)
+def _checked(checks: Sequence[str]) -> list[str]:
+    return [f"Checked: {check}" for check in checks]

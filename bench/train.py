@@ -18,12 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from bench import peers
-from bench.harness import in_turns, machine, measure
+from bench.harness import in_turns, machine, measure, parser, report
 from vivit.audit import random_params
+from vivit.commands.table import Table
 from vivit.data.sources import Dataset, Example
 from vivit.model import Model
 from vivit.reference.config import named
@@ -38,16 +37,16 @@ RATE = 1e-4
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench train", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
+    asked = parser("train", __doc__, "--rounds 1")
+    asked.add_argument(
         "--name", default="vivit-b/16x2-fe", help="a named variant of model 2 (default: vivit-b/16x2-fe)"
     )
-    parser.add_argument("--batch", type=int, default=1, help="clips in a step (default: 1)")
-    parser.add_argument("--runs", type=int, default=3, help="steps in each process, after the first (default: 3)")
-    parser.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
-    parser.add_argument("--input", action="store_true", help="how long the steps of ViViT-Ti wait for their clips")
-    parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # IMPLEMENTATION FOLDER
-    options = parser.parse_args(arguments)
+    asked.add_argument("--batch", type=int, default=1, help="clips in a step (default: 1)")
+    asked.add_argument("--runs", type=int, default=3, help="steps in each process, after the first (default: 3)")
+    asked.add_argument("--rounds", type=int, default=2, help="processes for each row, in turns (default: 2)")
+    asked.add_argument("--input", action="store_true", help="how long the steps of ViViT-Ti wait for their clips")
+    asked.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)  # IMPLEMENTATION FOLDER
+    options = asked.parse_args(arguments)
     if options.input:
         return _input()
     if options.worker:
@@ -61,20 +60,18 @@ def main(arguments: Sequence[str]) -> int:
             name: ("-m", "bench", "train", *sizes, "--worker", name, folder) for name in names
         }
         results = in_turns(commands, options.rounds)
-    table = Table(title=f"A training step of {options.name}, {options.batch} clip(s), float32: medians")
-    for column in ("implementation", "seconds", "CPU seconds", "peak MB", "first step, s", "time ÷ vivit's"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = ("implementation", "seconds", "CPU seconds", "peak MB", "first step, s", "time ÷ vivit's")
+    rows: list[tuple[str, ...]] = []
     for name, row in results.items():
         if isinstance(row, str):
-            table.add_row(name, row)
+            rows.append((name, row))
             continue
         ours = results["vivit"]
         ratio = "-" if isinstance(ours, str) else f"{row['seconds'] / ours['seconds']:.2f}"
         seconds = f"{row['seconds']:.3g}", f"{row['cpu_seconds']:.3g}"
-        table.add_row(name, *seconds, f"{row['peak_megabytes']:,.0f}", f"{row['first_seconds']:.3g}", ratio)
-    console = Console(width=120)
-    console.print(table)
-    console.print(machine(), markup=False)
+        rows.append((name, *seconds, f"{row['peak_megabytes']:,.0f}", f"{row['first_seconds']:.3g}", ratio))
+    title = f"A training step of {options.name}, {options.batch} clip(s), float32: medians"
+    report([Table(columns, rows, title=title)], [machine()], options)
     return 1 if any(isinstance(row, str) for row in results.values()) else 0
 
 

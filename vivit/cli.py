@@ -1,5 +1,6 @@
 """The command line `vivit`: picks the command, and turns errors into one line on standard error, exit 2."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -14,16 +15,9 @@ from vivit.reference.values import one_line
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns its exit code: 0, 1 if an audit failed, 2 for bad input (one line on stderr)."""
     process.open_streams()
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.version:
-        print(f"vivit {vivit.__version__}")
-        return 0
-    if options.command is None:
-        parser.print_help()
-        return 0
+    options = _parser().parse_args(arguments)
     try:
-        code = options.run(options)
+        code = _run(options)
         sys.stdout.flush()  # a reader that has gone is found here, not when the interpreter ends
         return code
     except BrokenPipeError:  # the reader, such as head, has what it wanted
@@ -40,6 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         pass
     print(f"vivit {options.command}: interrupted", file=sys.stderr)
     return process.INTERRUPTED
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.version:
+        print(f"vivit {vivit.__version__}")
+    elif options.command is None:
+        _parser().print_help()
+    else:
+        return options.run(options)
+    return 0
 
 
 def _parser() -> Parser:
