@@ -121,13 +121,25 @@ def interrupted() -> bool:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The handler of SIGINT: an exception the first time, the end the second."""
-    if _interrupted.is_set():
+    """The handler of SIGINT: an exception the first time, the end the second, or at once where modules are imported.
+
+    There native code (JAX's) may be under way that takes an exception for the end of the world. Nothing is at stake yet.
+    """
+    if _interrupted.is_set() or _importing(frame):
+        say_interrupted("vivit")
         os._exit(INTERRUPTED)
     _interrupted.set()
     sys.unraisablehook = _unraisable
     threading.excepthook = lambda *_: None  # threads whose main thread has gone have nothing to tell
     raise KeyboardInterrupt
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _unraisable(unraisable: object) -> None:

@@ -53,10 +53,10 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
     allowed.add_argument("--max-packets", type=int, metavar="N", help="of one file (default: 16,777,216)")
 
 
-def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4, dtype: bool = True) -> None:
-    """How clips are taken and computed. dtype: whether that can be chosen."""
+def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4, dtype: bool = True, of: str = "views") -> None:
+    """How clips are taken and computed. dtype: whether that can be chosen. of: what a batch holds."""
     parser.add_argument("--stride", type=int, metavar="N", help="from frame to frame (default: the checkpoint's)")
-    parser.add_argument("--batch", type=int, default=batch, metavar="N", help=f"clips at once (default: {batch})")
+    parser.add_argument("--batch", type=int, default=batch, metavar="N", help=f"{of} at once (default: {batch})")
     if dtype:
         parser.add_argument(
             "--dtype", choices=("float32", "bfloat16"), help="of the matmuls' operands (default: float32)"
@@ -66,7 +66,11 @@ def add_clips(parser: argparse.ArgumentParser, *, batch: int = 4, dtype: bool = 
 def add_views(parser: argparse.ArgumentParser) -> None:
     """--views."""
     parser.add_argument(
-        "--views", type=_views, default=(4, 3), metavar="TxS", help="clips in time x crops of each (default: 4x3)"
+        "--views",
+        type=_views,
+        default=(4, 3),
+        metavar="TxS",
+        help="views of a video: clips in time x crops of each (default: 4x3)",
     )
 
 

@@ -28,7 +28,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "capture=, such as tokens or encoder/3/out (default: prelogits frames)",
     )
     parser.add_argument("--hop", type=int, metavar="N", help="frames from clip to clip (default: no gap, no overlap)")
-    add_clips(parser)
+    add_clips(parser, of="clips")
     add_limits(parser)
     parser.set_defaults(run=run)
 

@@ -24,6 +24,14 @@ class Parser(argparse.ArgumentParser):
         """Exit 2."""
         self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Nothing that is not known is let through: what a command does not take is its own error."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+            self.error(f"unrecognized arguments: {' '.join(unknown)} {hint}".rstrip())
+        return found, unknown
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:
             super()._check_value(action, value)
