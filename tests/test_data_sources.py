@@ -1,10 +1,11 @@
 """Folders and tables of labelled videos; what is wrong with them is said with the line."""
 
 import json
+from collections import Counter
 
 import pytest
 
-from vivit.data.sources import Dataset, Example, label_vector, read_folder, split_of
+from vivit.data.sources import Dataset, Example, label_vector, read_folder
 from vivit.data.tables import read_table
 
 pytestmark = pytest.mark.fast
@@ -46,6 +47,10 @@ def test_without_folders_of_splits_files_fall_into_them_whatever_else_is_there(w
     after = read_folder(tmp_path / "videos", fractions=(0.7, 0.2, 0.1))
     for split in before:
         assert {one.path for one in before[split].examples} <= {one.path for one in after[split].examples}
+    write("videos/a/another.mp4")  # of its own class it moves few
+    third = read_folder(tmp_path / "videos", fractions=(0.7, 0.2, 0.1))
+    stayed = [set(before[split].examples) & set(third[split].examples) for split in before]
+    assert sum(map(len, stayed)) >= 198
 
 
 def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
@@ -115,7 +120,32 @@ def test_stretches_of_one_video_fall_into_one_split(write):
     datasets = read_table(write("table.csv", "path,label,start,end\n" + "\n".join(lines)), fractions=(0.5, 0.25, 0.25))
     paths = [{example.path for example in dataset.examples} for dataset in datasets.values()]
     assert sum(map(len, paths)) == 20
-    assert split_of("a", (0, 0, 1)) == "test"
+
+
+def test_every_class_is_in_every_split_that_its_videos_allow(write, tmp_path):
+    counts = {"many": 50, "five": 5, "three": 3, "two": 2, "one": 1}
+    for kind, count in counts.items():
+        for index in range(count):
+            write(f"videos/{kind}/{index}.mp4")
+    datasets = read_folder(tmp_path / "videos")
+    found = {
+        split: Counter(dataset.names[0][example.labels[0][0]] for example in dataset.examples)
+        for split, dataset in datasets.items()
+    }
+    assert found["train"] == {"many": 40, "five": 3, "three": 1, "two": 1, "one": 1}
+    assert found["validation"] == {"many": 5, "five": 1, "three": 1, "two": 1}
+    assert found["test"] == {"many": 5, "five": 1, "three": 1}
+    only = read_folder(tmp_path / "videos", fractions=(0, 0, 1))
+    assert {split: len(dataset.examples) for split, dataset in only.items()} == {"test": 61}
+
+
+def test_a_table_is_divided_by_the_rarest_of_a_video_s_labels(write):
+    """Verbs are common, nouns rare: each noun is in every split, although no pair of both has enough videos."""
+    lines = [f"{index}.mp4,verb {index % 5},noun {index % 16}" for index in range(80)]
+    datasets = read_table(write("table.csv", "path,verb,noun\n" + "\n".join(lines)))
+    for dataset in datasets.values():
+        assert {example.labels[1] for example in dataset.examples} == {(number,) for number in range(16)}
+    assert len(datasets["train"].examples) == 48
 
 
 def test_what_is_wrong_in_a_table_is_said_with_its_line(write):

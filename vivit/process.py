@@ -123,7 +123,7 @@ def interrupted() -> bool:
 def _interrupt(number: int, frame: FrameType | None) -> None:
     """The handler of SIGINT: an exception the first time, the end the second, or at once where modules are imported.
 
-    There native code (JAX's) may be under way that takes an exception for the end of the world. Nothing is at stake yet.
+    There native code (JAX's) may be under way, which crashes on an exception; and nothing is at stake yet.
     """
     if _interrupted.is_set() or _importing(frame):
         say_interrupted("vivit")

@@ -3,16 +3,15 @@
 Files are listed, not opened: one that cannot be read is reported when it is loaded.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vivit.data.splitting import SPLITS, check_fractions, stratified
 from vivit.reference.values import quoted
 
-SPLITS = ("train", "validation", "test")
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Names = Sequence[str] | str | Path  # the labels of one head: given, or a file with one a line
@@ -65,7 +64,7 @@ def read_folder(
     """Datasets by split, from root/<split>/<class>/… or root/<class>/…; every file in a class's folder is a video.
 
     If all folders in root are called train, validation (or val) and test, they are the splits. Otherwise they are the
-    classes, and each file falls into a split by the hash of its path, whatever other files there are.
+    classes, and the files of each are divided into splits by the hashes of their paths (splitting.stratified).
     names: the classes in order; None: the names of the folders, sorted. fractions: of train, validation and test.
     Raises ValueError if there is no class, a folder is none of the names, or a fraction is negative.
     """
@@ -80,8 +79,9 @@ def read_folder(
             found += [(split, kind, str(file)) for kind, file in _files(folder)]
     else:
         check_fractions(fractions)
-        for kind, file in _files(root):
-            found.append((split_of(file.relative_to(root).as_posix(), fractions), kind, str(file)))
+        kinds = {file.relative_to(root).as_posix(): kind for kind, file in _files(root)}
+        split_of = stratified({name: (kind,) for name, kind in kinds.items()}, fractions)
+        found += [(split_of[name], kind, str(root / name)) for name, kind in kinds.items()]
     if not found:
         raise ValueError(
             f"{root} holds no files in folders: it must hold one folder a class, or one a split with those"
@@ -122,20 +122,6 @@ def given_names(names: Names) -> tuple[str, ...]:
             f"{where} has {f'{quoted(twice[0])} twice' if twice else 'no label'}: it must name every label once"
         )
     return names
-
-
-def check_fractions(fractions: Sequence[float]) -> None:
-    """Raises ValueError unless there are three fractions, none negative, that are 1 together."""
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions is {tuple(fractions)}: it must be three of train, validation and test, 1 together")
-
-
-def split_of(path: str, fractions: Sequence[float]) -> str:
-    """The split of a path: a hash of it, so that neither order nor other files matter."""
-    place = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8], "big") / 2**64
-    if place < fractions[0]:
-        return "train"
-    return "validation" if place < fractions[0] + fractions[1] else "test"
 
 
 def _folders(root: Path) -> list[Path]:

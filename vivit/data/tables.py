@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivit.data.sources import SPLIT_FOLDERS, SPLITS, Dataset, Example, Names, check_fractions, given_names, split_of
+from vivit.data.sources import SPLIT_FOLDERS, Dataset, Example, Names, given_names
+from vivit.data.splitting import SPLITS, check_fractions, stratified
 from vivit.json_files import decoded
 from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import quoted
@@ -19,7 +20,8 @@ FAULTS_NAMED = 5
 
 class _Row(NamedTuple):
     place: tuple[Path, int]  # file and line
-    split: str
+    split: str  # "": by the hash of its name
+    name: str  # the path as the table has it
     path: str
     labels: tuple[tuple[str, ...], ...]  # of every head
     start: float | None
@@ -34,7 +36,6 @@ class _Wanted(NamedTuple):
     prefix: str  # of a path below base
     heads: tuple[str, ...]
     multi_label: bool
-    fractions: Sequence[float]
     labels: dict[tuple, tuple[tuple[str, ...], ...]]
 
 
@@ -50,7 +51,8 @@ def read_table(
     """Datasets by split, from one table (CSV with a header, or JSONL) or from one for every split.
 
     The columns are path, one for every head ("label", or "verb" and "noun", …), and optionally start and end in
-    seconds and split. Without split, all stretches of one video fall into one split by the hash of its path.
+    seconds and split. Without split, videos are divided by the hashes of their paths (splitting.stratified), with all
+    their stretches.
     root: what paths are relative to; None: the folder of the table. heads: the columns to use, in this order; None:
     all that are not reserved, as they come. names: the labels of a head, given; otherwise those found, sorted.
     multi_label: any number of labels a head, in a list or separated by "|".
@@ -89,7 +91,7 @@ def _datasets(
                 heads = heads or tuple(column for column in record if column not in RESERVED)
                 if not heads:
                     raise ValueError(f"{file} has no label column: it must have one beside {', '.join(RESERVED)}")
-                wanted = _Wanted(split, base, str(base / "_")[:-1], heads, multi_label, fractions, {})
+                wanted = _Wanted(split, base, str(base / "_")[:-1], heads, multi_label, {})
             try:
                 rows.append(_row((file, line), record, wanted))
             except ValueError as error:
@@ -98,6 +100,7 @@ def _datasets(
     faults.answer()
     if not rows:
         raise ValueError(f"{', '.join(map(str, tables.values()))} has no line: it must have one for every example")
+    rows = _split(rows, fractions)
     number = [{name: index for index, name in enumerate(labels)} for labels in known.values()]
     numbered: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}  # many rows have the same labels
     datasets: dict[str, list[Example]] = {}
@@ -190,7 +193,18 @@ def _row(place: tuple[Path, int], record: dict[str, Any], wanted: _Wanted) -> _R
         raise ValueError(f"end is {end}: it must be after start, {start or 0}")
     plain = path[0] not in "/." and "//" not in path and "/." not in path and path[-1] != "/"  # much the faster
     whole = wanted.prefix + path if plain else str(wanted.base / path)
-    return _Row(place, split or split_of(path, wanted.fractions), whole, _all_labels(record, wanted), start, end)
+    return _Row(place, split, path, whole, _all_labels(record, wanted), start, end)
+
+
+def _split(rows: list[_Row], fractions: Sequence[float]) -> list[_Row]:
+    """The rows, all with a split: all stretches of a video have the same."""
+    labels: dict[str, set[tuple[int, str]]] = {}
+    for row in rows:
+        if not row.split:
+            own = labels.setdefault(row.name, set())
+            own.update((head, label) for head, ones in enumerate(row.labels) for label in ones)
+    split_of = stratified(labels, fractions)
+    return [row if row.split else row._replace(split=split_of[row.name]) for row in rows]
 
 
 def _all_labels(record: dict[str, Any], wanted: _Wanted) -> tuple[tuple[str, ...], ...]:
