@@ -1,5 +1,6 @@
 """Evaluation is plain loops over views, goes on after a kill with the same bits, and leaves nothing out silently."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from vivit.data.sources import Dataset, Example
 from vivit.preprocessing import HUGGING_FACE, Preprocessing
 from vivit.training.evaluate import evaluate
 from vivit.training.naming import matched
+from vivit.training.predictions import write_predictions
 
 LENGTHS = (20, 31, 9, 16, 26)  # frames of the videos
 CONFIG = replace(vivit.named("vivit-tiny/8x2"), classes=(2, 3))
@@ -78,6 +80,52 @@ def test_logits_are_those_of_the_views_averaged(model, dataset, preprocessing):
     hits = np.array([[row[:2].argmax(), row[2:].argmax()] for row in expected]) == np.array(numbers).reshape(2, 5).T
     assert result.report["heads"]["verb"]["top_1"] == pytest.approx(hits[:, 0].mean())
     assert result.report["action"]["top_1"] == pytest.approx(hits.all(1).mean())
+
+
+def test_predictions_are_a_row_a_video_with_its_labels_and_the_best_classes(model, damaged, tmp_path):
+    result = evaluate(replace(model, heads=("doing", "who")), damaged, **SETTINGS, broken="skip")
+    write_predictions(tmp_path / "predictions.csv", result)
+    rows = list(csv.reader((tmp_path / "predictions.csv").read_text().splitlines()))
+    assert rows[0] == [
+        *("path", "start", "end"),
+        *("doing", "doing 1", "doing probability 1", "doing 2", "doing probability 2"),
+        *("who", "who 1", "who probability 1", "who 2", "who probability 2", "who 3", "who probability 3"),
+    ]
+    assert [row[0] for row in rows[1:]] == [damaged.examples[number].path for number in (0, 1, 3, 4)]
+    assert [(row[3], row[8]) for row in rows[1:]] == [("run", "cat"), ("sit", "dog"), ("sit", "cat"), ("run", "dog")]
+    for row, logits in zip(rows[1:], result.logits, strict=True):
+        for names, part, cells in zip(LABELS, np.split(logits, [2]), (row[4:8], row[9:]), strict=True):
+            likely = np.exp(part) / np.exp(part).sum()
+            told = dict(zip(cells[::2], map(float, cells[1::2]), strict=True))
+            assert told == pytest.approx(dict(zip(names, likely, strict=True)), abs=1e-6)
+            assert list(told.values()) == sorted(told.values(), reverse=True)
+
+
+def test_predictions_of_several_labels_are_each_by_itself(model, dataset, tmp_path):
+    several = replace(dataset, multi_label=True, examples=(replace(dataset.examples[0], labels=((0, 1), ())),))
+    result = evaluate(model, several, **SETTINGS)
+    write_predictions(tmp_path / "predictions.csv", result)
+    (row,) = csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines())
+    assert (row["verb"], row["noun"]) == ("run|sit", "")
+    best = result.logits[0, :2].max()
+    assert float(row["verb probability 1"]) == pytest.approx(1 / (1 + np.exp(-best)), abs=1e-6)
+
+
+def test_heads_are_matched_by_name_and_called_as_the_model_calls_them(model, dataset):
+    named = replace(model, heads=("verb", "noun"))
+    turned = replace(
+        dataset,
+        heads=("noun", "verb"),
+        names=LABELS[::-1],
+        examples=tuple(replace(example, labels=example.labels[::-1]) for example in dataset.examples),
+    )
+    assert matched(turned, LABELS, named.heads) == dataset
+    assert list(evaluate(replace(model, heads=("doing", "who")), dataset, **SETTINGS).report["heads"]) == [
+        "doing",
+        "who",
+    ]
+    with pytest.raises(ValueError, match=r"heads is \('verb',\): it must be 2 different names, one a head"):
+        replace(model, heads=("verb",))
 
 
 def test_padding_of_short_videos_is_not_looked_at(model, dataset):

@@ -78,6 +78,18 @@ def unnamed(number: int) -> str:
     return f"class {number}"
 
 
+def numbered_heads(config: Config) -> tuple[str, ...]:
+    """What the heads are called where nothing names them."""
+    return tuple(f"head {number + 1}" for number in range(len(config.classes)))
+
+
+def check_heads(heads: tuple[str, ...], config: Config) -> None:
+    """Raises ValueError unless there is a name, and another, for each of the config's heads."""
+    texts = isinstance(heads, tuple) and all(isinstance(name, str) and name for name in heads)
+    if not texts or len(set(heads)) != len(heads) or len(heads) != len(config.classes):
+        raise ValueError(f"heads is {heads!r:.200}: it must be {len(config.classes)} different names, one a head")
+
+
 def check_labels(labels: Labels, config: Config) -> None:
     """Raises ValueError unless there are as many names as the config's heads have classes."""
     counts = tuple(len(head) for head in labels)

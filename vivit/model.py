@@ -13,7 +13,7 @@ from vivit.checkpoints.report import Report
 from vivit.data.opening import Limits
 from vivit.data.views import VIEWS
 from vivit.inference.batches import BATCH
-from vivit.labels import Labels, check_labels
+from vivit.labels import Labels, check_heads, check_labels, numbered_heads
 from vivit.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config
 from vivit.reference.params import Params, check
@@ -34,15 +34,17 @@ class Score(NamedTuple):
 class Model:
     """What `vivit.load` returns.
 
-    labels: the names of each head's classes, or None if nothing said them.
+    labels: the names of each head's classes, or None if nothing said them. heads: what the heads are called, such as
+    ("verb", "noun"), or None.
     preprocessing: what uint8 video goes through; None: the published one for the config's size.
     report: where every leaf comes from.
-    Raises ValueError if params or labels do not fit the config.
+    Raises ValueError if params, labels or heads do not fit the config.
     """
 
     config: Config
     params: Params = field(repr=False)
     labels: Labels | None = field(default=None, repr=False)
+    heads: tuple[str, ...] | None = field(default=None, repr=False)
     preprocessing: Preprocessing = None  # pyright: ignore[reportAssignmentType]  # filled in below
     report: Report = field(default=Report(), repr=False, compare=False)
 
@@ -50,8 +52,15 @@ class Model:
         check(self.params, self.config)
         if self.labels is not None:
             check_labels(self.labels, self.config)
+        if self.heads is not None:
+            check_heads(self.heads, self.config)
         if self.preprocessing is None:
             object.__setattr__(self, "preprocessing", preprocessing_for(self.config.height, self.config.width))
+
+    @property
+    def head_names(self) -> tuple[str, ...]:
+        """What the heads are called: as the checkpoint says, or "head 1" and so on."""
+        return self.heads or numbered_heads(self.config)
 
     def logits(self, video: np.ndarray | jax.Array, **options: Any) -> jax.Array:
         """The logits of a batch of clips, float[b v].

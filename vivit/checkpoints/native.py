@@ -1,4 +1,4 @@
-"""Our own format: a folder with config.json (what the model is, its labels and preprocessing) and model.safetensors.
+"""Our own format: a folder with config.json (what the model is, names, preprocessing) and model.safetensors.
 
 config.json names the file of the weights, so that replacing config.json, which is atomic, replaces the checkpoint.
 The arrays carry the paths of their leaves ("encoder/blocks/mlp/out/kernel") and lie as they are computed with.
@@ -19,7 +19,7 @@ from vivit.checkpoints.report import Report
 from vivit.checkpoints.safetensors_file import write_safetensors
 from vivit.checkpoints.spelling import Spelling, read
 from vivit.json_files import read_object
-from vivit.labels import as_labels
+from vivit.labels import as_labels, check_heads
 from vivit.model import Model
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
@@ -57,6 +57,13 @@ def load_native(path: Path) -> Model:
     preprocessing = description.object("preprocessing").made(Preprocessing)
     stated = description.values.get("labels")
     labels = None if stated is None else as_labels(stated, f"{description.where}: labels")
+    heads = description.values.get("heads")
+    if heads is not None:
+        heads = tuple(heads) if isinstance(heads, list) else (heads,)
+        try:
+            check_heads(heads, config)
+        except ValueError as error:
+            raise ValueError(f"{description.where}: {error}") from None
     spelled = _spellings(config)
     arrays = renamed(read_safetensors(path / weights).arrays)
     params, origins = read(arrays, spelled, config, str(path), jax.device_put)
@@ -64,6 +71,7 @@ def load_native(path: Path) -> Model:
         config=config,
         params=params,
         labels=labels,
+        heads=heads,
         preprocessing=preprocessing,
         report=Report(origins, (f"{path}: a checkpoint of this package",)),
     )
@@ -134,6 +142,7 @@ def _write_description(folder: Path, model: Model, weights: str) -> None:
         "config": asdict(model.config),
         "preprocessing": asdict(model.preprocessing),
         "labels": model.labels,
+        "heads": model.heads,
     }
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     write_text(folder / DESCRIPTION, text)

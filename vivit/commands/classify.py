@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     found = classify(model, names, **settings, limits=limits(options))
     if options.json:
         stride = model.preprocessing.stride if options.stride is None else options.stride
-        print(json.dumps(dict(checkpoint=checkpoint, views=options.views, stride=stride))[:-1] + ', "videos": [')
+        about = dict(checkpoint=checkpoint, views=options.views, stride=stride, heads=model.head_names)
+        print(json.dumps(about)[:-1] + ', "videos": [')
     failed = 0
     with videos_progress(len(names)) as bar:
         out = bar.console if sys.stdout.isatty() and sys.stderr.isatty() else console()
@@ -57,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             if options.json:
                 print(json.dumps(_as_json(model, name, one, options.top)) + ("," if number + 1 < len(names) else ""))
             elif not isinstance(one, ValueError):
-                out.print("\n".join(_lines(name, one)), markup=False, highlight=False, soft_wrap=True)
+                out.print("\n".join(_lines(name, one, model.head_names)), markup=False, highlight=False, soft_wrap=True)
     if options.json:
         print("]}")
     if failed < len(names):
@@ -65,13 +66,13 @@ def run(options: argparse.Namespace) -> int:
     return 2 if failed else 0
 
 
-def _lines(name: str, found: "Classification") -> Iterator[str]:
+def _lines(name: str, found: "Classification", heads: tuple[str, ...]) -> Iterator[str]:
     stamps = np.concatenate([view.stamps for view in found.views])
     count = f"{len(found.views)} view{'s' * (len(found.views) > 1)}"
     yield f"{printable(name)}: {count}, {stamps.min():.2f} to {stamps.max():.2f} s"
-    for number, head in enumerate(found.heads):
-        if len(found.heads) > 1:
-            yield f"  head {number + 1}"
+    for called, head in zip(heads, found.heads, strict=True):
+        if len(heads) > 1:
+            yield f"  {printable(called)}"
         for score in head:
             yield f"  {100 * score.probability:6.2f} %  {printable(score.label)}"
 

@@ -45,6 +45,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     written = parser.add_argument_group("what is written")
     add_json(written)
     written.add_argument("--confusion", metavar="FILE.png", type=Path, help="a picture a head (FILE-verb.png, …)")
+    written.add_argument(
+        "--predictions", metavar="FILE.csv", type=Path, help="a row a video: its labels, the best five, probabilities"
+    )
     written.add_argument("--per-class", action="store_true", help="print the table of classes too")
     parser.set_defaults(run=run)
 
@@ -55,11 +58,14 @@ def run(options: argparse.Namespace) -> int:
     from vivit.figures import check_installed
     from vivit.training import plots
     from vivit.training.evaluate import evaluate
+    from vivit.training.predictions import write_predictions
 
-    for name in ("output", "confusion"):
+    for name in ("output", "confusion", "predictions"):
         path = getattr(options, name)
         if path is not None:
             check_place(path)
+    if options.predictions is not None and options.predictions.suffix != ".csv":
+        raise ValueError(f"--predictions is {options.predictions}: it must be a .csv")
     if options.confusion is not None:
         check_installed()
         if options.multi_label:
@@ -86,6 +92,8 @@ def run(options: argparse.Namespace) -> int:
         print(text, end="")
     else:
         _print(result.report, options)
+    if options.predictions is not None:
+        write_predictions(options.predictions, result)
     if options.confusion is not None:
         for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
             several, path = len(result.dataset.heads) > 1, options.confusion

@@ -89,6 +89,7 @@ def explain(
         parameters=parameters(model.config),
         multiply_adds=multiply_adds(model.config),
         unit="frame" if isinstance(video, np.ndarray) else "s",
+        head_names=model.head_names,
     )
 
 

@@ -66,6 +66,7 @@ class Explanation:
     filters: float32[c t h w 3], the tubelet kernel, a filter each.
     parameters, multiply_adds: of the model, for one clip.
     unit: of the stamps, "s"; "frame" for an array, whose stamps are the numbers of its frames.
+    head_names: what the heads of the classifier are called, as Model.head_names.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Explanation:
     parameters: int
     multiply_adds: int
     unit: str = "s"
+    head_names: tuple[str, ...] = ()
 
     def save(self, path: str | Path) -> None:
         """Writes a self-contained page (.html) or a still picture (.png). Raises ValueError as saving.save."""

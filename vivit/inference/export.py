@@ -189,6 +189,7 @@ def _described(model: Model, program: jax.export.Exported, batch: int | None, dt
         },
         "classes": config.classes,
         "labels": model.labels,
+        "heads": model.heads,
         "pixels": {
             "to_be_done": {
                 **{name: preprocessing.pop(name) for name in ("resize", "crop")},

@@ -96,7 +96,7 @@ def evaluate(
     check_model(config, limits.memory, clips=batch)
     check_views(config, views, limits.memory)
     if model.labels is not None:
-        dataset = matched(dataset, model.labels)
+        dataset = matched(dataset, model.labels, model.heads)
     if dataset.classes != config.classes:
         raise ValueError(f"the data has {dataset.classes} classes: it must have {config.classes}, as the model has")
     stride = model.preprocessing.stride if stride is None else stride

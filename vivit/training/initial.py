@@ -34,18 +34,18 @@ def initial(
     vivit.load's.
     Raises ValueError if neither config nor start is given, or they do not fit together.
     """
-    labels = dataset.names
+    named = dict(labels=dataset.names, heads=dataset.heads)
     if config is not None:
         config = replace(config, classes=dataset.classes)
     if start is None:
         if config is None or image is not None:
             raise ValueError("neither a model's name nor a checkpoint is given: one of them must say what to train")
         params = init(jax.random.key(seed), config)
-        return Model(config=config, params=params, labels=labels, report=Report(notes=(f"fresh, seed {seed}",)))
+        return Model(config=config, params=params, **named, report=Report(notes=(f"fresh, seed {seed}",)))
     if image is not None:
         if config is None:
             raise ValueError(f"{start} is an image model: the name of a video model must say what to make of it")
-        return replace(from_image_model(start, config, image, seed, limits=limits), labels=labels)
+        return replace(from_image_model(start, config, image, seed, limits=limits), **named)
     if config is not None:
         said = dict(frames=config.frames, height=config.height, width=config.width) | said
     model = with_head(load(start, limits=limits, **said), dataset, seed)
@@ -58,9 +58,9 @@ def with_head(model: Model, dataset: Dataset, seed: int) -> Model:
     """The model with a head for the data's classes: its own if its labels are the same, else a fresh one."""
     labels, classes = dataset.names, dataset.classes
     if model.config.classes == classes and model.labels in (None, labels):
-        return replace(model, labels=labels)
+        return replace(model, labels=labels, heads=dataset.heads)
     config = replace(model.config, classes=classes)
     drawn = draws(jax.random.key(seed), config)
     params = model.params._replace(head=Dense(drawn["head/kernel"](), drawn["head/bias"]()))
     report = model.report.noted(f"head: fresh, for {classes} classes")
-    return replace(model, config=config, params=params, labels=labels, report=report)
+    return replace(model, config=config, params=params, labels=labels, heads=dataset.heads, report=report)

@@ -9,12 +9,16 @@ from vivit.reference.nearest import did_you_mean
 SHOWN = 5  # names in a message
 
 
-def matched(dataset: Dataset, labels: Labels) -> Dataset:
+def matched(dataset: Dataset, labels: Labels, heads: tuple[str, ...] | None = None) -> Dataset:
     """The dataset with the model's classes: head after head the names of `labels`, and each example's numbers in them.
 
+    heads: what the model calls its heads. Where the dataset has the same names they are matched by these, else in
+    order, and called as the model does; None: in order.
     Classes that the dataset does not know stay without examples. Raises ValueError that names the differing ones if the
     dataset has others, if the heads are not equally many, or if the model calls two classes the same.
     """
+    if heads is not None and len(heads) == len(dataset.heads):
+        dataset = _with_heads(dataset, heads)
     if dataset.names == labels:
         return dataset
     if len(dataset.names) != len(labels):
@@ -45,6 +49,16 @@ def matched(dataset: Dataset, labels: Labels) -> Dataset:
         for example in dataset.examples
     )
     return replace(dataset, examples=examples, names=labels)
+
+
+def _with_heads(dataset: Dataset, heads: tuple[str, ...]) -> Dataset:
+    if set(heads) == set(dataset.heads):
+        order = [dataset.heads.index(head) for head in heads]
+        examples = tuple(
+            replace(example, labels=tuple(example.labels[place] for place in order)) for example in dataset.examples
+        )
+        dataset = replace(dataset, examples=examples, names=tuple(dataset.names[place] for place in order))
+    return replace(dataset, heads=heads)
 
 
 def _shown(names: list[str]) -> str:
