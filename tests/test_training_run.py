@@ -17,16 +17,17 @@ import numpy as np
 import pytest
 from checkpoints import same
 from quickly import QUICKLY
+from safetensors import SafetensorError
 
 import vivit
 from vivit.data.carousel import write_carousel
-from vivit.data.clips import BrokenVideoError
 from vivit.data.loading import Share, training_batches
 from vivit.data.tables import read_table
 from vivit.training.carousel import CONFIG, HEADS, NAMES, RECIPE
 from vivit.training.initial import initial
 from vivit.training.inputs import training_pixels
-from vivit.training.loop import DivergedError, Run, train
+from vivit.training.logs import Logs
+from vivit.training.loop import DivergedError, InterruptedRunError, Run, StoppedRunError, train
 from vivit.training.saving import ChangedRunError
 from vivit.training.step import make_step
 from vivit.training.validation import evaluated, figures
@@ -56,11 +57,12 @@ def quick_step(*choices, **options):
     return jax.jit(step.__wrapped__, donate_argnums=0, compiler_options=QUICKLY)
 
 
-def run(folder, dataset, recipe=SHORT, **fields):
+def run(folder, dataset, recipe=SHORT, *, told=None, **fields):
+    """told: what train takes beside: validate, show, plan."""
     model = initial(dataset, MODEL, None)
     fields = dict(save_every=3, log_every=1, mesh=(1, 1, 1)) | fields
     with mock.patch("vivit.training.loop.make_step", quick_step):
-        return train(model, dataset, recipe, Run(folder=folder, **fields))
+        return train(model, dataset, recipe, Run(folder=folder, **fields), **(told or {}))
 
 
 def events(folder):
@@ -116,8 +118,9 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(signum, step, videos, dataset
     wait_for_step(folder, step, process)
     process.send_signal(signum)
     error = process.communicate()[1]
-    if signum == signal.SIGTERM:
-        assert "InterruptedRunError: told to stop: saved at step" in error
+    if signum != signal.SIGKILL:
+        assert re.search(rf"InterruptedRunError: told to stop by {signum.name}; saved at step \d+ of 12: the ", error)
+        assert len(events(folder)) == kept(folder)[-1]
     assert len(events(folder)) < 12
     model = run(folder, dataset)
     assert events(folder) == events(whole[0])
@@ -210,8 +213,8 @@ def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(videos, 
     process = started(videos, folder, before="resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, -1))")
     error = process.communicate()[1]  # writes beyond 30 kB failed, as on a full disk
     assert process.returncode == 1
-    assert "OSError: a checkpoint in" in error
-    assert "could not be written, older ones are whole" in error
+    assert "StoppedRunError: a checkpoint in" in error
+    assert "could not be written: File too large; the checkpoint of step 6 is whole: the same command goes" in error
     model = run(folder, dataset)
     assert events(folder) == events(whole[0])
     assert same(model.params, whole[1].params)
@@ -224,10 +227,187 @@ def test_a_video_that_cannot_be_used_is_fatal_or_left_out_by_choice(videos, tmp_
     for example in dataset.examples[:3]:
         with open(example.path, "wb") as file:
             file.write(b"no video")
-    with pytest.raises(BrokenVideoError, match="cannot be read as a video"):
+    with pytest.raises(StoppedRunError, match=r"cannot be read as a video.*; --broken skip leaves such videos out"):
         run(tmp_path / "fatal", dataset)
     run(tmp_path / "skip", dataset, broken="skip")
     assert "left out, 3 so far" in caplog.text
+
+
+def at(step, work):
+    """What does something after an update, once."""
+    return dict(show=lambda progress: work() if progress.step == step else None)
+
+
+@pytest.fixture
+def copied_videos(videos, tmp_path):
+    folder = tmp_path / "videos"
+    shutil.copytree(videos, folder)
+    return read_table({"train": folder / "train.csv"}, heads=HEADS, names=NAMES)["train"]
+
+
+def test_a_video_that_becomes_unreadable_ends_the_run_where_it_goes_on_bit_for_bit(copied_videos, tmp_path):
+    folder, dataset = tmp_path / "run", copied_videos
+    whole = run(tmp_path / "whole", dataset)
+    path = dataset.examples[7].path
+    os.rename(path, f"{path}.away")
+    with pytest.raises(
+        StoppedRunError, match=r"; --broken skip leaves such videos out; (saved at step|no checkpoint)"
+    ) as error:
+        run(folder, dataset, save_every=100)
+    assert path in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(events(folder)) == (kept(folder) or [0])[-1]
+    os.rename(f"{path}.away", path)
+    model = run(folder, dataset)
+    assert events(folder) == events(tmp_path / "whole")
+    assert same(model.params, whole.params)
+
+
+@pytest.mark.parametrize("gone", ["checkpoints", "metrics.jsonl", "."])
+def test_a_folder_removed_under_a_run_ends_it_and_what_it_had_is_saved_anew(gone, dataset, tmp_path, whole):
+    folder = tmp_path / "run"
+
+    def remove():
+        while not (folder / "checkpoints" / "3").exists():  # it is written in the background
+            time.sleep(0.01)
+        path = folder / gone
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+
+    with pytest.raises(StoppedRunError, match=r"was removed while the run needed it; saved at step 6 of 12: the same"):
+        run(folder, dataset, told=at(4, remove))
+    assert kept(folder)[-1] == 6
+    model = run(folder, dataset)
+    assert same(model.params, whole[1].params)
+
+
+def test_a_disk_that_fills_up_ends_the_run_with_one_line_and_what_it_can_save_saved(
+    dataset, tmp_path, whole, monkeypatch
+):
+    folder, write = tmp_path / "run", Logs.write
+
+    def full(self, step, *arguments, **options):
+        if step == 5:
+            raise OSError(f"{folder / 'metrics.jsonl'} could not be written: No space left on device")
+        write(self, step, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Logs, "write", full)
+        with pytest.raises(StoppedRunError, match=r"metrics.jsonl could not be written: No .*; saved at step 5 of"):
+            run(folder, dataset)
+    assert same(run(folder, dataset).params, whole[1].params)
+    with monkeypatch.context() as patch:
+        patch.setattr("safetensors.numpy.serialize_file", mock.Mock(side_effect=SafetensorError("(os error 28)")))
+        with pytest.raises(StoppedRunError, match=r"model/model.next.safetensors could not be .*; saved at step 12"):
+            run(folder, dataset)
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tensorboard", "model", "best", "metrics.jsonl"])
+def test_a_folder_that_is_something_else_is_refused_at_once(name, dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / name
+    path.mkdir() if name == "metrics.jsonl" else path.write_text("mine")
+    with pytest.raises(ValueError, match=rf"run/{name} is a (file|folder): it must be a (file|folder) of a run"):
+        run(tmp_path / "run", dataset)
+    assert list((tmp_path / "run").iterdir()) == [path]
+
+
+SCORES = [0.1, 0.5, 0.4, 0.5, 0.3, 0.6]
+
+
+def scored(models):
+    """A validation with scores made up, which keeps what it was given."""
+
+    def validate(model, step):
+        models.append((step, model))
+        return {"verb/top_1": 1.0, "action/top_1": SCORES[step // 2 - 1]}
+
+    return dict(validate=validate)
+
+
+@pytest.mark.parametrize("patience", [None, 3, 2])
+def test_the_best_model_is_kept_and_patience_ends_a_run(patience, dataset, tmp_path):
+    folder, models = tmp_path / "run", []
+    last = run(folder, dataset, validate_every=2, patience=patience, told=scored(models))
+    steps = [step for step, _ in models]
+    assert steps == {None: [2, 4, 6, 8, 10, 12], 3: [2, 4, 6, 8, 10], 2: [2, 4, 6, 8]}[patience]
+    best = dict(models)[12 if patience is None else 4]
+    assert same(vivit.load(folder / "best").params, best.params)
+    assert same(vivit.load(folder).params, best.params)
+    assert "best/ of the training in" in str(vivit.load(folder).report)
+    assert same(vivit.load(folder / "model").params, last.params)
+    run(folder, dataset, validate_every=2, patience=patience, told=scored(models))  # it has ended, and stays so
+    assert len(models) == len(steps)
+    if patience == 2:  # with more of it, it goes on where it had ended
+        run(folder, dataset, validate_every=2, patience=3, told=scored(models))
+        assert [step for step, _ in models] == [2, 4, 6, 8, 10]
+
+
+@pytest.fixture
+def signals(monkeypatch):
+    """They do what they do in a program that was started in a terminal, whoever started pytest."""
+    monkeypatch.setattr("vivit.training.stopping._forget_terminal", lambda: None)
+    before = [(number, signal.signal(number, default)) for number, default in DEFAULTS.items()]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
+DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
+
+
+@pytest.mark.parametrize("number", DEFAULTS)
+def test_a_signal_ends_a_run_that_then_goes_on_bit_for_bit(number, signals, dataset, whole, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(
+        InterruptedRunError, match=rf"told to stop by {number.name}; saved at step 4 of 12: the"
+    ) as error:
+        run(folder, dataset, told=at(4, lambda: os.kill(os.getpid(), number)))
+    assert error.value.number == number
+    assert {number: signal.getsignal(number) for number in DEFAULTS} == DEFAULTS
+    assert (len(events(folder)), kept(folder)[-1]) == (4, 4)
+    model = run(folder, dataset)
+    assert events(folder) == events(whole[0])
+    assert same(model.params, whole[1].params)
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(signals, dataset, tmp_path):
+    def twice():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "run", dataset, told=at(4, twice))
+
+
+def test_a_signal_while_validating_is_heard_at_once_and_the_validation_is_done_when_the_run_goes_on(
+    signals, dataset, tmp_path
+):
+    folder, models = tmp_path / "run", []
+
+    def validate(model, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    with pytest.raises(InterruptedRunError, match=r"told to stop by SIGINT; saved at step 2 of 12") as error:
+        run(folder, dataset, validate_every=2, told=dict(validate=validate))
+    assert error.value.number == signal.SIGINT
+    run(folder, dataset, validate_every=2, told=scored(models))
+    assert [step for step, _ in models] == [2, 4, 6, 8, 10, 12]
+
+
+def test_signals_that_were_to_be_ignored_stay_ignored(signals, dataset, tmp_path):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    run(tmp_path / "run", dataset, told=at(2, lambda: os.kill(os.getpid(), signal.SIGHUP)))
+
+
+def test_the_plan_is_told_once_before_the_first_update(dataset, tmp_path):
+    plans = []
+    run(tmp_path / "run", dataset, told=dict(plan=plans.append))
+    (plan,) = plans
+    assert (plan.steps, plan.begin, plan.compiled) == ((12, 3), 0, True)
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(initial(dataset, MODEL, None).params))
+    assert plan.bytes > 5 * parameters  # with their gradients, two moments and a running average
 
 
 def test_what_does_not_fit_is_named_before_anything_is_written(dataset, tmp_path):

@@ -26,9 +26,10 @@ from vivit.reference.config import Model as ModelName
 from vivit.reference.values import quoted
 
 ACCEPTED = (
-    "it must be a folder with config.json and model.safetensors (ours or Hugging Face's), a published Flax checkpoint "
-    "(msgpack), or the same tree as .npz"
+    "it must be a folder with config.json and model.safetensors (ours or Hugging Face's), that of a training, a "
+    "published Flax checkpoint (msgpack), or the same tree as .npz"
 )
+OF_A_RUN = ("best", "model")  # what vivit.training.loop writes, the first of them that there is
 
 
 def load(
@@ -50,7 +51,8 @@ def load(
 ) -> Model:
     """The model in a checkpoint: our own folder, a Hugging Face ViViT, a published Flax file or its tree as .npz.
 
-    path: a folder or file, recognised by its content; or "owner/name" on the Hugging Face hub.
+    path: a folder or file, recognised by its content; or "owner/name" on the Hugging Face hub. Of the folder of a
+    training it is best/, the model of the best validation, or else model/, the last.
     config: what the checkpoint is, a Config or a name ("vivit-b/16x2-fe"); None: as its names, shapes and config.json
     say. model, sampled_frames, pooling, order, positions, classes: what those do not say of a published tree; an error
     asks for them.
@@ -106,7 +108,7 @@ def as_config(config: Config | str | None) -> Config | None:
 
 def _directory(path: Path) -> Model:
     if not (path / native.DESCRIPTION).is_file():
-        raise ValueError(f"{path} has no {native.DESCRIPTION}: {ACCEPTED}")
+        return _of_a_run(path)
     description = read_object(path / native.DESCRIPTION).values
     if description.get("format") == native.FORMAT:
         return native.load_native(path)
@@ -117,6 +119,17 @@ def _directory(path: Path) -> Model:
     raise ValueError(
         f"{path} has model_type {quoted(description.get('model_type'))}: it must be vivit, or our own format"
     )
+
+
+def _of_a_run(path: Path) -> Model:
+    """The model in a folder of `vivit train`: the one of the best validation; if nothing was validated, the last."""
+    found = next((path / name for name in OF_A_RUN if (path / name / native.DESCRIPTION).is_file()), None)
+    if found is not None:
+        model = native.load_native(found)
+        return replace(model, report=model.report.noted(f"{found.name}/ of the training in {path}"))
+    if (path / "checkpoints").is_dir():
+        raise ValueError(f"{path} is a training that has no model yet: its last step or first validation writes one")
+    raise ValueError(f"{path} has no {native.DESCRIPTION}: {ACCEPTED}")
 
 
 def _file(path: Path, config: Config | None, hints: Hints) -> Model:

@@ -60,10 +60,7 @@ def load_native(path: Path) -> Model:
     heads = description.values.get("heads")
     if heads is not None:
         heads = tuple(heads) if isinstance(heads, list) else (heads,)
-        try:
-            check_heads(heads, config)
-        except ValueError as error:
-            raise ValueError(f"{description.where}: {error}") from None
+        description.checked(check_heads, heads=heads, config=config)
     spelled = _spellings(config)
     arrays = renamed(read_safetensors(path / weights).arrays)
     params, origins = read(arrays, spelled, config, str(path), jax.device_put)

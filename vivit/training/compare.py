@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import vivit
 from vivit.data.cache import Cache
 from vivit.json_files import read_object
 from vivit.reference.params import parameters
 from vivit.training.carousel import Row, datasets
 from vivit.training.initial import initial
+from vivit.training.lock import locked
 from vivit.training.loop import Progress, Run, train
 from vivit.training.recipe import steps_of
 from vivit.training.validation import evaluated
@@ -39,6 +39,13 @@ def compare(
 
     show: is called with the row's name and its progress after every update.
     """
+    with locked(folder):
+        return _compared(folder, rows, threads, show)
+
+
+def _compared(
+    folder: Path, rows: tuple[Row, ...], threads: int, show: Callable[[str, Progress], None]
+) -> list[Outcome]:
     splits = datasets(folder / "videos")
     cache = Cache(folder / "frames")
     found = []
@@ -56,7 +63,6 @@ def compare(
         run = Run(folder=place, save_every=250, threads=threads, cache=cache.folder)
         model = train(initial(splits["train"], row.config, None), splits["train"], row.recipe, run, show=told)
         report = evaluated(model, splits["test"], row.recipe, threads=threads, cache=cache).report
-        vivit.save(place / "model", model)
         outcome = Outcome(
             name=row.name,
             parameters=parameters(row.config),

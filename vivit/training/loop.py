@@ -1,13 +1,11 @@
 """A training run from its first update to its last: data in, checkpoints and metrics out, killed and resumed at will.
 
-What one update does is step.py's; what is kept is saving.py's; what a run chooses is recipe.py's.
+What one update does is step.py's; what is kept is saving.py's; what a run chooses is recipe.py's and run.py's.
 """
 
 import hashlib
 import json
 import logging
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,50 +19,29 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from vivit.checkpoints.report import Report
+from vivit.checkpoints.save import save
 from vivit.data.cache import Cache
+from vivit.data.clips import BrokenVideoError
 from vivit.data.directions import check_flips
-from vivit.data.loading import Batch, Broken, Loader, Share, training_batches
+from vivit.data.loading import Batch, Loader, Share, training_batches
 from vivit.data.mixing import mixup, smooth
 from vivit.data.sources import Dataset
 from vivit.model import Model
 from vivit.training import sharding
+from vivit.training.best import SCORES, Best, best_of
 from vivit.training.inputs import augmentation, training_pixels
-from vivit.training.logs import Logs
+from vivit.training.lock import locked
+from vivit.training.logs import METRICS, TENSORBOARD, Logs
 from vivit.training.recipe import Recipe, Steps, steps_of
+from vivit.training.run import Run
 from vivit.training.saving import Checkpoints
 from vivit.training.step import Examples, TrainState, init_state, make_step
+from vivit.training.stopping import Told, ToldToStop, told_to_stop
 
-MOST_PATHS = 4  # of a batch, in a message
+CHECKPOINTS, LAST, BEST = "checkpoints", "model", "best"  # folders of a run
+MOST_PATHS, MOST_LETTERS = 4, 500  # of a batch, of an error, in a message
 
 _log = logging.getLogger("vivit.training")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """Where and on what a training runs: nothing here changes what is learned, so that it may change on a resume.
-
-    folder: receives checkpoints/, metrics.jsonl, TensorBoard's files and, at the end, model/. save_every, log_every:
-    steps. keep: checkpoints. validate_every: steps; None: after each epoch and at the end. mesh: devices along data,
-    sequence and model, (1, 1, 1): the first alone; None: all along data. threads: that decode. broken: "fail" or
-    "skip" videos that cannot be used; what is damaged fails or is used as it is (loading.training_batches).
-    cache: a folder for decoded frames. Raises ValueError, naming the field and the requirement.
-    """
-
-    folder: Path
-    save_every: int = 500
-    log_every: int = 10
-    keep: int = 3
-    validate_every: int | None = None
-    mesh: tuple[int, int, int] | None = None
-    threads: int = 2
-    broken: Broken = "fail"
-    cache: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("save_every", "log_every", "keep", "threads", "validate_every"):
-            value = getattr(self, name)
-            if not (name == "validate_every" and value is None) and (type(value) is not int or value < 1):
-                raise ValueError(f"{name} is {value!r}: it must be a positive integer")
 
 
 class DivergedError(ValueError):
@@ -72,7 +49,29 @@ class DivergedError(ValueError):
 
 
 class InterruptedRunError(RuntimeError):
-    """SIGTERM came; the state has been saved."""
+    """A signal came; the state has been saved. number: of the signal."""
+
+    def __init__(self, told: str, number: int) -> None:
+        super().__init__(told)
+        self.number = number
+
+
+class StoppedRunError(ValueError):
+    """Something outside of the run failed, such as a disk or a video; what was whole has been saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is known before the first update of a run, or of what is left of it.
+
+    begin: updates done before. bytes: of each device's memory that an update takes, as the compiler says; where it says
+    nothing (compiled is False), those of state and batch alone.
+    """
+
+    steps: Steps
+    begin: int
+    bytes: int
+    compiled: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +79,15 @@ class Progress:
     """What is told after every update.
 
     figures: those of step.make_step, with clips_per_second, seconds, and waiting, the part of the time in which the
-    step waited for its batch. validation: empty unless it was just done. broken: videos left out so far.
+    step waited for its batch. validation: empty unless it was just done. best: the step of the best validation so far,
+    0: there is none. broken: videos left out so far.
     """
 
     step: int
     steps: Steps
     figures: dict[str, float]
     validation: dict[str, float]
+    best: int
     broken: int
 
 
@@ -101,18 +102,25 @@ def train(
     *,
     validate: Validate | None = None,
     show: Callable[[Progress], None] = lambda progress: None,
+    plan: Callable[[Plan], None] = lambda plan: None,
 ) -> Model:
-    """Trains a model and returns it with the weights of the last update (their running average, if there is one).
+    """Trains a model, writes it to run.folder/model and returns it.
 
+    It has the weights of the last update (their running average, if there is one).
     If run.folder holds checkpoints of this very run it goes on from the newest that is whole, and what follows is bit
-    for bit what would have followed. validate: from a model and a step to figures that are logged with it.
-    Raises ValueError if choices, data and model do not fit together, DivergedError with the step and the newest
-    checkpoint if the loss, its gradient or weights that are to be saved are not finite, BrokenVideoError, OSError if a
-    checkpoint cannot be written, and InterruptedRunError after SIGTERM, when the state has been saved.
+    for bit what would have followed. validate: from a model and a step to figures that are logged with it. show, plan:
+    are called after every update, and once before the first.
+    Raises ValueError if choices, data and model do not fit together or another process works in the folder, and
+    DivergedError with the step and the newest checkpoint if the loss, its gradient or weights that are to be saved are
+    not finite. After any other fault the newest whole state is saved, and its error says where: InterruptedRunError
+    after SIGTERM, SIGINT or SIGHUP, StoppedRunError for what is bad in data, disk or memory.
     """
     config = model.config
     if dataset.classes != config.classes:
         raise ValueError(f"classes is {config.classes}: the data have {dataset.classes}")
+    if run.patience is not None and validate is None:
+        raise ValueError(f"patience is {run.patience}: it needs a validation, and there is none")
+    _check_folder(run.folder)
     if (warning := check_flips(augmentation(recipe), [name for names in dataset.names for name in names])) is not None:
         _log.warning("%s", warning)
     pictures = dict(resize=recipe.resize, crop=(recipe.crop, recipe.crop), stride=recipe.stride)
@@ -121,48 +129,219 @@ def train(
     mesh = None
     if (run.mesh or (jax.device_count(), 1, 1)) != (1, 1, 1):
         mesh = sharding.make_mesh(*(run.mesh or (jax.device_count(), 1, 1)))
-    state = init_state(model.params, config, recipe, steps)
-    if mesh is not None:
-        state = sharding.place_state(state, config, mesh)
     step = make_step(config, recipe, steps, mixup=mixup, smooth=smooth, mesh=mesh)
-    with (
-        _loader(dataset, recipe, run, model, mesh) as loader,
-        Checkpoints(run.folder / "checkpoints", choices(model, dataset, recipe), keep=run.keep) as checkpoints,
-        _told_to_stop() as told,
-    ):
-        restored = checkpoints.restore(state)
-        if restored is not None:
-            state = restored.state
-            loader.restore(restored.position)
-        with _logs(run, int(state.step)) as write:
-            done, watch = int(state.step), _Watch(recipe.batch_size)
-            coming = next(loader) if done < steps.total else None
-            while coming is not None:
-                batch, position = coming, loader.state()
-                state, metrics = step(state, _examples(batch, model, recipe, mesh))
-                done += 1
-                coming = watch.while_it_runs(loader, metrics) if done < steps.total else None
+    with _loader(dataset, recipe, run, model, mesh) as loader, locked(run.folder), told_to_stop() as told:
+        state = init_state(model.params, config, recipe, steps)
+        if mesh is not None:
+            state = sharding.place_state(state, config, mesh)
+        with Checkpoints(run.folder / CHECKPOINTS, choices(model, dataset, recipe), keep=run.keep) as checkpoints:
+            restored = checkpoints.restore(state)
+            if restored is not None:
+                state = restored.state
+                loader.restore(restored.position)
+            saved = None if restored is None else int(state.step)
+            whole = _Whole(int(state.step), state, loader.state(), saved)
+            course = _Course(model, dataset, recipe, run, steps, loader, checkpoints, told, validate, show, plan)
+            try:
+                course.go(whole, step, mesh)
+                finished = trained(model, whole.state)
+                if jax.process_index() == 0:
+                    save(run.folder / LAST, finished)
+                return finished
+            except DivergedError:
+                raise
+            except Exception as error:
+                raise _ended(error, whole, steps, run.folder, checkpoints) from error
+
+
+@dataclass
+class _Whole:
+    """The newest state that can be saved, the updates that it has seen and the loader's position after them."""
+
+    step: int
+    state: TrainState
+    position: dict[str, Any]
+    saved: int | None = None  # the newest step that is known to be on the disk
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The updates one after the other, and what belongs to each.
+
+    What can fail in one process alone of a cluster is kept until all of them agree to end, since all save together.
+    """
+
+    model: Model
+    dataset: Dataset
+    recipe: Recipe
+    run: Run
+    steps: Steps
+    loader: Loader
+    checkpoints: Checkpoints
+    told: Told
+    validate: Validate | None
+    show: Callable[[Progress], None]
+    plan: Callable[[Plan], None]
+
+    def go(self, whole: _Whole, step: Callable[..., Any], mesh: jax.sharding.Mesh | None) -> None:
+        """From `whole` to the last update, or to where patience ends. Everything is written when it returns."""
+        total, begin, watch = self.steps.total, whole.step, _Watch(self.recipe.batch_size)
+        with _logs(self.run, begin) as write:
+            best = best_of(self.run.folder)
+            fault, _ = self._validated(whole, best, write)  # if the run had ended before that was done
+            coming = self._fetched() if whole.step < total and self._patient(best) else None
+            while (batch := self._agreed(fault or coming)) is not None:
+                position, examples = self.loader.state(), _examples(batch, self.model, self.recipe, mesh)
+                if whole.step == begin:
+                    self.plan(_planned(step, whole.state, examples, self.steps, begin))
+                watch.begin()
+                state, metrics = step(whole.state, examples)
+                if whole.step + 1 < total:
+                    with watch.waiting(metrics):
+                        coming = self._fetched()
+                else:
+                    coming = None
                 figures = watch.finish(metrics)
-                _check_figures(figures, done, batch, dataset, checkpoints)
-                last = done == steps.total
-                if done % run.log_every == 0 or last:
-                    write(done, figures, "train")
-                validation = {}
-                if validate is not None and (last or done % _validate_every(run, recipe, dataset) == 0):
-                    validation = validate(trained(model, state), done)
-                    write(done, validation, "validation")
-                show(
-                    Progress(step=done, steps=steps, figures=figures, validation=validation, broken=len(loader.broken))
+                _check_figures(figures, whole.step + 1, batch, self.dataset, self.checkpoints)
+                whole.step, whole.state, whole.position = whole.step + 1, state, position
+                fault, validation = self._logged(whole, figures, write), {}
+                if fault is None and not isinstance(coming, Exception):
+                    fault, validation = self._validated(whole, best, write)
+                    coming = coming if self._patient(best) else None
+                if fault is None and (whole.step % self.run.save_every == 0 or coming is None):
+                    fault = self._saved(whole)
+                told = Progress(
+                    step=whole.step,
+                    steps=self.steps,
+                    figures=figures,
+                    validation=validation,
+                    best=best.step,
+                    broken=len(self.loader.broken),
                 )
-                stop = _any(told) if done % run.log_every == 0 or jax.process_count() == 1 else False
-                if done % run.save_every == 0 or last or stop:
-                    if not _finite(state):
-                        raise _diverged(f"weights are not finite after step {done}: they must be", checkpoints)
-                    checkpoints.save(done, state, position)
-                if stop and not last:
-                    checkpoints.wait()
-                    raise InterruptedRunError(f"told to stop: saved at step {done} of {steps.total} in {run.folder}")
-    return trained(model, state)
+                fault = fault or _fault_of(lambda told=told: self.show(told))
+            self.checkpoints.wait()
+            whole.saved = whole.step
+
+    def _fetched(self) -> Batch | Exception:
+        """The next batch, or why there is none."""
+        try:
+            with self.told.at_once(jax.process_count() == 1):
+                return next(self.loader)
+        except Exception as error:
+            return error
+
+    def _agreed(self, coming: Batch | Exception | None) -> Batch | None:
+        """The batch, or None after the last, if no process has to end."""
+        fault, number = isinstance(coming, Exception), self.told.number
+        if jax.process_count() > 1:
+            both = multihost_utils.process_allgather(np.array([fault, number])).reshape(-1, 2).max(axis=0)
+            fault, number = bool(both[0]), int(both[1])
+        if isinstance(coming, Exception):
+            raise coming
+        if fault:
+            raise ValueError("another process of this cluster ended, whose message says why")
+        if number and coming is not None:
+            raise ToldToStop(number)
+        return coming
+
+    def _logged(self, whole: _Whole, figures: dict[str, float], write: Callable[..., None]) -> Exception | None:
+        due = whole.step % self.run.log_every == 0 or whole.step == self.steps.total
+        return _fault_of(lambda: write(whole.step, figures, "train")) if due else None
+
+    def _validated(
+        self, whole: _Whole, best: Best, write: Callable[..., None]
+    ) -> tuple[Exception | None, dict[str, float]]:
+        """The figures of a validation that is due and not done: logged, and the model is kept if it is the best."""
+        every = self.run.validate_every or max(1, round(len(self.dataset.examples) / self.recipe.batch_size))
+        due = whole.step > 0 and (whole.step == self.steps.total or whole.step % every == 0)
+        if self.validate is None or not due or whole.step == best.last:
+            return None, {}
+        model, figures = trained(self.model, whole.state), {}
+
+        def work() -> None:
+            with self.told.at_once(jax.process_count() == 1):
+                figures.update(self.validate(model, whole.step))
+            if self.run.patience is not None and not figures.keys() & set(SCORES):
+                raise ValueError(f"patience needs one of {', '.join(SCORES)}: the validation has {', '.join(figures)}")
+            write(whole.step, figures, "validation")
+            better = best.better(whole.step, figures) or (best.step > 0 and not (self.run.folder / BEST).exists())
+            if better and jax.process_index() == 0:
+                save(self.run.folder / BEST, model)
+
+        return _fault_of(work), figures
+
+    def _patient(self, best: Best) -> bool:
+        return self.run.patience is None or best.worse < self.run.patience
+
+    def _saved(self, whole: _Whole) -> Exception | None:
+        """Begins to save. Returns a fault if the folder was removed: the run must not go on beside another in it."""
+        gone = [name for name in (CHECKPOINTS, METRICS) if not (self.run.folder / name).exists()]
+        if gone and jax.process_index() == 0:
+            return ValueError(f"{self.run.folder / gone[0]} was removed while the run needed it")
+        if not _finite(whole.state):
+            raise _diverged(f"weights are not finite after step {whole.step}: they must be", self.checkpoints)
+        self.checkpoints.save(whole.step, whole.state, whole.position)
+        return None
+
+
+def _fault_of(work: Callable[[], None]) -> Exception | None:
+    """What it raises."""
+    try:
+        work()
+    except Exception as error:
+        return error
+    return None
+
+
+def _ended(error: Exception, whole: _Whole, steps: Steps, folder: Path, checkpoints: Checkpoints) -> Exception:
+    """Saves what is whole. Returns what to raise: one line that says what happened and where to go on from."""
+    kept = _rescued(whole, steps, folder, checkpoints)
+    what = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
+    if isinstance(error, BrokenVideoError):
+        what += "; --broken skip leaves such videos out"
+    if isinstance(error, ToldToStop):
+        return InterruptedRunError(f"{what}; {kept}", error.number)
+    if isinstance(error, (ValueError, OSError, MemoryError, jax.errors.JaxRuntimeError)):
+        return StoppedRunError(f"{what}; {kept}")
+    error.add_note(kept)  # a mistake of the program
+    return error
+
+
+def _rescued(whole: _Whole, steps: Steps, folder: Path, checkpoints: Checkpoints) -> str:
+    """Saves a state if it can be, and says what there is to go on from."""
+    lost, why = any(leaf.is_deleted() for leaf in jax.tree.leaves(whole.state)), ""  # an update that failed took it
+    try:
+        if whole.saved != whole.step and whole.step and not lost and _finite(whole.state):
+            checkpoints.rescue(whole.step, whole.state, whole.position)
+            whole.saved = whole.step
+    except OSError as failed:
+        why = f"; {failed}"
+    if whole.saved is not None and whole.saved == whole.step:
+        return f"saved at step {whole.step} of {steps.total}: the same command goes on from there, in {folder}"
+    latest = checkpoints.latest()
+    if latest is None:
+        return f"no checkpoint was written in {folder}{why}"
+    return f"the checkpoint of step {latest} is whole: the same command goes on from there, in {folder}{why}"
+
+
+def _planned(step: Callable[..., Any], state: TrainState, examples: Examples, steps: Steps, begin: int) -> Plan:
+    """What an update takes. It is compiled here, and not once more when it is called."""
+    found = step.lower(state, examples).compile().memory_analysis()  # pyright: ignore[reportFunctionMemberAccess]
+    if found is not None:
+        bytes = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return Plan(steps=steps, begin=begin, bytes=bytes + found.temp_size_in_bytes, compiled=True)
+    leaves = [jax.numpy.asarray(leaf) for leaf in jax.tree.leaves((state, examples))]
+    parts = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+    return Plan(steps=steps, begin=begin, bytes=parts, compiled=False)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises ValueError if something in the run's folder, or the folder, is not what it will have to be."""
+    for name in ("", CHECKPOINTS, TENSORBOARD, LAST, BEST):
+        if (folder / name).exists() and not (folder / name).is_dir():
+            raise ValueError(f"{folder / name} is a file: it must be a folder of a run, or not be there")
+    if (folder / METRICS).exists() and not (folder / METRICS).is_file():
+        raise ValueError(f"{folder / METRICS} is a folder: it must be a file of a run, or not be there")
 
 
 def trained(model: Model, state: TrainState) -> Model:
@@ -222,21 +401,24 @@ class _Watch:
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
+        self.begin()
+
+    def begin(self) -> None:
+        """What happens before, such as compiling and validating, is no part of a step."""
         self._start, self._waited = time.perf_counter(), 0.0
 
-    def while_it_runs(self, loader: Loader, metrics: dict[str, jax.Array]) -> Batch:
-        """The next batch, fetched while the device works; if that was done first, it may have waited all the time."""
+    @contextmanager
+    def waiting(self, metrics: dict[str, jax.Array]) -> Iterator[None]:
+        """The next batch is fetched in here; if the device was done first, it may have waited all the time."""
         start = time.perf_counter()
-        batch = next(loader)
+        yield
         done = metrics["loss"].is_ready()  # pyright: ignore[reportAttributeAccessIssue]
         self._waited = time.perf_counter() - start if done else 0.0
-        return batch
 
     def finish(self, metrics: dict[str, jax.Array]) -> dict[str, float]:
         """The step's figures, when it is done."""
         figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        end = time.perf_counter()
-        seconds, self._start = end - self._start, end
+        seconds = time.perf_counter() - self._start
         return figures | {
             "clips_per_second": self._batch_size / seconds,
             "waiting": self._waited / seconds,
@@ -272,28 +454,3 @@ def _finite(state: TrainState) -> jax.Array:
     """Whether every number of a state is."""
     floats = [leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
-
-
-def _validate_every(run: Run, recipe: Recipe, dataset: Dataset) -> int:
-    return run.validate_every or max(1, round(len(dataset.examples) / recipe.batch_size))
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while it lasts; signals are only heard in a program's main thread."""
-    told = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
-    try:
-        yield told
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _any(told: threading.Event) -> bool:
-    """Whether any process was told to stop; all must agree, since all save together."""
-    if jax.process_count() == 1:
-        return told.is_set()
-    return bool(multihost_utils.process_allgather(np.array(told.is_set())).any())

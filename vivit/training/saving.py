@@ -4,8 +4,13 @@ Orbax writes them; what is added here is that a run goes on only with the choice
 is what was written: every array's sum over its bits is kept beside it.
 """
 
+import contextlib
 import logging
+import os
+import re
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +19,8 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vivit.training.step import TrainState
+
+MOST_LETTERS = 200  # of what the library says
 
 _log = logging.getLogger("vivit.training")
 
@@ -28,15 +35,22 @@ class Restored(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run in a folder, the newest `keep` of them.
 
-    choices: what a run must not change, as JSON data by name. Raises ValueError if the folder's are others.
+    choices: what a run must not change, as JSON data by name. Raises ValueError if the folder is a file.
     """
 
     def __init__(self, folder: Path, choices: dict[str, Any], *, keep: int = 3) -> None:
         if keep < 1:
             raise ValueError(f"keep is {keep}: it must be at least 1")
-        self._folder, self._choices = folder.absolute(), choices
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"{folder} is a file: it must be a folder, or not be there")
+        self._folder, self._choices, self._shown = folder.absolute(), choices, folder
+        self._options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            # else a folder that cannot be made is found by a thread for which others wait twenty minutes
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
+        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
         """Begins to write; the state may be changed as soon as this returns.
@@ -52,9 +66,26 @@ class Checkpoints:
         """Returns when all is written. Raises OSError as save does."""
         self._attempt(self._manager.wait_until_finished)
 
+    def rescue(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
+        """Writes a state unless it is there, whatever became of the checkpoints before it. Raises OSError as save does.
+
+        The library remembers what failed and what was removed from outside, so it begins anew.
+        """
+        with contextlib.suppress(Exception):  # what did not succeed before
+            self._manager.close()
+        if self.latest() != step:
+            self._attempt(self._begin_anew)
+            self.save(step, state, position)
+            self.wait()
+
+    def _begin_anew(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._manager = ocp.CheckpointManager(self._folder, options=self._options)
+
     def latest(self) -> int | None:
-        """The newest step that there is a checkpoint of, whole or not."""
-        return self._manager.latest_step()
+        """The newest step that there is a checkpoint of, whole or not; asked of the disk, whatever became of it."""
+        steps = (int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
+        return max(steps, default=None)
 
     def restore(self, like: TrainState) -> Restored | None:
         """The newest checkpoint that can be read; None if there is none. Broken ones are put aside with a warning.
@@ -70,7 +101,7 @@ class Checkpoints:
                 raise
             except Exception as error:  # a damaged file can fail anywhere below
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                _log.warning("the checkpoint of step %d is broken and put aside: %s", step, reason[:200])
+                _log.warning("the checkpoint of step %d is broken and put aside: %s", step, reason[:MOST_LETTERS])
                 self._put_aside(step)
         if steps:
             raise ValueError(f"{self._folder} has no checkpoint that can be read: of steps {steps} all are broken")
@@ -118,10 +149,36 @@ class Checkpoints:
         try:
             work()
         except Exception as error:  # the background thread's own, or the library's around it
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            older = any(path.name.isdigit() for path in self._folder.iterdir())  # one half written has a longer name
-            kept = "older ones are whole" if older else "there is no older one"
-            raise OSError(f"a checkpoint in {self._folder} could not be written, {kept}: {reason}") from error
+            cause = next((one for one in _causes(error) if isinstance(one, OSError) and one.strerror), None)
+            reason = cause.strerror if cause else " ".join(str(error).split()) or type(error).__name__
+            if (number := re.search(r"os_error_code='(\d+)'", reason)) is not None:  # TensorStore's
+                reason = os.strerror(int(number[1]))
+            if reason.startswith("NOT_FOUND"):  # TensorStore's too
+                reason = "it was removed while the run needed it"
+            raise OSError(f"a checkpoint in {self._shown} could not be written: {reason[:MOST_LETTERS]}") from error
+
+
+def quiet() -> None:
+    """Nothing but our errors is said of checkpoints that cannot be written: for a program, not for a library's user.
+
+    Orbax logs a traceback for each of its threads, and its event loops' futures complain when they are gone.
+    """
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if str(found.exc_value) != "Event loop is closed":
+            before(found)
+
+    sys.unraisablehook = hook
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An exception and those that it was raised from."""
+    one: BaseException | None = error
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 class ChangedRunError(ValueError):
