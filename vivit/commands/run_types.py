@@ -5,7 +5,7 @@ from typing import Any
 from vivit.json_files import Fields
 
 TEXTS = ("data", "recipe", "model", "start", "image", "folder", "broken", "cache", "address")
-COUNTS = ("save_every", "keep", "validate_every", "threads", "processes")
+COUNTS = ("save_every", "keep", "validate_every", "patience", "threads", "processes")
 SWITCHES = ("multi_label", "cluster")
 OWN = {*TEXTS, *COUNTS, *SWITCHES, "process", "heads", "mesh", "memory"}
 

@@ -97,6 +97,8 @@ def found_by_name(label: str, labels: tuple[tuple[str, ...], ...]) -> tuple[int,
     """The head and the number of a class. Raises ValueError if no class, or one in several heads, has this name."""
     places = [(head, names.index(label)) for head, names in enumerate(labels) if label in names]
     if not places:
+        if not isinstance(label, str):
+            raise ValueError(f"class is {quoted(label)}: it must be the name of one of the model's")
         known = [name for names in labels for name in names]
         hint, few = did_you_mean(label, known), ", ".join(map(quoted, known[:3]))
         raise ValueError(f"class is {quoted(label)}: {hint}it must be one of the model's, such as {few}")
