@@ -44,6 +44,8 @@ def sample(model: str, seed: int = 0, **changes) -> Explanation:
         tuple(Score(f"class {head}.{n}", p) for n, p in enumerate(sorted(random.dirichlet(np.ones(size)))[::-1][:5]))
         for head, size in enumerate(config.classes)
     )
+    best = [Target(head, n, *score) for head, row in enumerate(scores) for n, score in enumerate(row)]
+    targets = (Target(1, 0, *scores[1][0]), *(target for target in best if target[:2] != (1, 0)))
     found = Explanation(
         name="a video.mp4",
         checkpoint="a/checkpoint",
@@ -53,10 +55,11 @@ def sample(model: str, seed: int = 0, **changes) -> Explanation:
         scores=scores,
         views=views,
         crops=3,
-        target=Target(1, 7, scores[1][0].label, scores[1][0].probability),
+        targets=targets,
         attention=tuple(_attention(model, random)),
         rollout=_sums_to_one(random, (T, S), (0, 1)),
-        relevance=random.uniform(0, 0.01, (T, S)).astype(np.float32),
+        relevance=random.uniform(0.0001, 0.01, (len(targets), T, S)).astype(np.float32),
+        rounding=np.full(len(targets), 1e-9, np.float32),
         filters=random.standard_normal((FILTERS, *config.tubelet, 3)).astype(np.float32),
         config=config,
         preprocessing=preprocessing_for(16, 24),

@@ -43,7 +43,7 @@ def case(name, seed):
     config = CONFIGS[name]
     params, clip = random_params(config, seed), video(config, seed, 1)[0]
     return Case(
-        explained(params, clip, config, head=HEAD, number=NUMBER),
+        explained(params, clip, config, classes=[(0, 2), (HEAD, NUMBER)]),
         (captured(params, clip, config), weighted_gradients(params, clip, config, INDEX)),
         plain_attentions(params, clip, config, INDEX),
     )
@@ -79,7 +79,7 @@ def maps_of(stage, weights, config):
 @given(seed=seeds)
 def test_maps_are_the_captured_weights_summed_up(name, seed):
     config = CONFIGS[name]
-    (attention, _, _), (stages, _), (yardstick, _) = case(name, seed)
+    (attention, *_), (stages, _), (yardstick, _) = case(name, seed)
     weights = weights_of(stages)
     assert [(maps.stage, len(maps.heads)) for maps in attention] == [
         (stage, values.shape[-3]) for stage, values in weights.items()
@@ -98,7 +98,8 @@ def test_maps_are_the_captured_weights_summed_up(name, seed):
 @given(seed=seeds)
 def test_rollout_and_relevance_are_rows_of_the_matrices_of_the_reference(name, seed):
     config = CONFIGS[name]
-    (_, *actual), (stages, products), (plain_stages, plain_products) = case(name, seed)
+    (_, rollout, of_both, _), (stages, products), (plain_stages, plain_products) = case(name, seed)
+    actual = rollout, of_both[1]
 
     def looked_at(compose, attentions):
         return reference.looked_at(stages, config, compose, attentions)
@@ -116,6 +117,29 @@ def test_rollout_and_relevance_are_rows_of_the_matrices_of_the_reference(name, s
     assert_as_accurate(actual[0], *rollouts, "float32", "rollout", depth=depth_of(config))
 
 
+@pytest.mark.parametrize("pooling", ["token", "mean"])
+def test_a_relevance_that_is_rounding_is_told_from_one_that_is_not(pooling):
+    """A logit that adds up all channels of a layer norm without scale does not depend on the clip."""
+    config = replace(TINY, pooling=pooling)
+    params, clip = random_params(config, 1), video(config, 1, 1)[0]
+    kernel = np.array(params.head.kernel)
+    kernel[:, 0] = 0.37
+    flat = params.encoder._replace(norm=params.encoder.norm._replace(scale=np.ones(12, np.float32)))
+    params = params._replace(head=params.head._replace(kernel=kernel), encoder=flat)
+    found = explained(params, clip, config, classes=[(0, 0), (0, 1), (1, 3)])
+    spans = np.ptp(found.relevance, axis=(1, 2))
+    assert spans[0] <= found.rounding[0]
+    assert (spans[1:] > 100 * found.rounding[1:]).all()
+
+
+def test_what_is_the_same_everywhere_has_no_relevance_but_rounding():
+    config = replace(TINY, pooling="mean", positions="none")
+    clip = np.full((6, 15, 7, 3), 0.3, np.float32)
+    found = explained(random_params(config, 2), clip, config, classes=[(0, 0), (1, 2)])
+    assert (np.ptp(found.relevance, axis=(1, 2)) <= found.rounding).all()
+    assert (found.rounding < 1e-4 * found.relevance.max(axis=(1, 2))).all()
+
+
 def test_the_first_half_of_the_heads_of_model_4_attends_over_time():
     assert stages_of("factorised_dot_product", 4) == {"time_weights": range(2), "space_weights": range(2, 4)}
 
@@ -123,9 +147,9 @@ def test_the_first_half_of_the_heads_of_model_4_attends_over_time():
 def test_bytes_are_explained_as_the_pixels_that_they_are():
     params = random_params(TINY)
     clip = np.random.default_rng(0).integers(0, 256, (6, 15, 7, 3), np.uint8)
-    of_bytes = explained(params, clip, TINY, head=0, number=2)
-    of_pixels = explained(params, np.float32(clip) / 127.5 - 1, TINY, head=0, number=2)
-    for one, other in zip(of_bytes[1:], of_pixels[1:], strict=True):
+    of_bytes = explained(params, clip, TINY, classes=[(0, 2)])
+    of_pixels = explained(params, np.float32(clip) / 127.5 - 1, TINY, classes=[(0, 2)])
+    for one, other in zip(of_bytes[1:3], of_pixels[1:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
@@ -142,12 +166,14 @@ def test_bytes_are_explained_as_the_pixels_that_they_are():
 def test_a_class_that_there_is_not_is_refused(classes, head, number, message):
     config = replace(TINY, classes=classes)
     with pytest.raises(ValueError, match=message):
-        explained(random_params(config), video(config, 0, 1)[0], config, head=head, number=number)
+        explained(
+            random_params(config), video(config, 0, 1)[0], config, classes=[(0, 0)] * bool(classes) + [(head, number)]
+        )
 
 
 def test_a_clip_of_another_size_is_refused():
     with pytest.raises(ValueError, match="video"):
-        explained(random_params(TINY), np.zeros((5, 15, 7, 3), np.float32), TINY, head=0, number=0)
+        explained(random_params(TINY), np.zeros((5, 15, 7, 3), np.float32), TINY, classes=[(0, 0)])
 
 
 def test_a_layer_of_vivit_b_never_holds_the_weights_of_all_heads():

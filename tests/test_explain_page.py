@@ -8,14 +8,12 @@ from browser import PATIENCE, chromium, visit
 from explanation_samples import COLUMNS, HEADS, MODELS, ROWS, T, sample
 
 from vivit.explain.explanation import Target
-from vivit.explain.page import page
+from vivit.explain.page import framed, page
+from vivit.explain.strength import LIGHT
 from vivit.model import Score
 from vivit.writing import write_text
 
-matplotlib = pytest.importorskip("matplotlib")
-
-INFERNO = np.round(255 * matplotlib.colormaps["inferno"](np.arange(256))[:, :3])
-NEAR = (2 + 0.6) / 255  # of a peak: the page draws the palette through 16 of its colors, 2 steps off at most; rounding
+NEAR = (2 + 0.6) / 255  # of the most: two are the rounding of what is blended
 # the colors at the centres of a grid of cells, [[r, g, b], …], read from a copy, or the page would be told of slowness
 CENTRES = """([selector, rows, columns]) => {
   const shown = document.querySelector(selector);
@@ -58,10 +56,19 @@ def colors(shown, selector, rows, columns):
     return np.array(shown.evaluate(CENTRES, [selector, rows, columns]), float).reshape(rows, columns, 3)
 
 
+def orange(found):
+    """How much of the color is in pixels, 0 to 1: no grey has any."""
+    return (found[..., 0] - found[..., 2]) / 255
+
+
 def fractions(shown, selector, rows, columns):
-    """What a canvas of heat shows, 0 to 1 of its peak: the palette's nearest color."""
-    found = colors(shown, selector, rows, columns)[:, :, np.newaxis]
-    return np.abs(found - INFERNO).sum(axis=-1).argmin(axis=-1) / 255
+    """What a canvas shows of a map, 0 to 1 of its most, at full opacity."""
+    return orange(colors(shown, selector, rows, columns))
+
+
+def even(shape, part=0.02):
+    """float32: 1, but for so much."""
+    return np.random.default_rng(0).uniform(1 - part, 1, shape).astype(np.float32)
 
 
 def with_mean(maps):
@@ -88,7 +95,10 @@ def test_every_attention_and_head_can_be_chosen_and_shows_its_numbers(model, ope
             tile = f"#heads button:nth-child({head + 1})"
             assert np.abs(fractions(shown, f"{tile} canvas", ROWS, COLUMNS) - wanted).max() < NEAR
             assert shown.get_attribute(tile, "aria-pressed") == "true"
-            assert float(shown.inner_text("#peak")) == pytest.approx(values.max(), rel=0.05)
+            most, said = shown.inner_text("#peak").split(", ")
+            assert float(most) == pytest.approx(values.max(), rel=0.05)
+            assert said == "the most in the clip"
+            assert "share of" in shown.inner_text("#unit")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -168,7 +178,7 @@ def test_a_map_that_is_not_finite_is_refused():
 @pytest.mark.parametrize("field", ["rollout", "relevance"])
 def test_rollout_and_relevance_are_laid_over_the_frame(field, opened):
     explanation = sample(MODELS[0])
-    values = getattr(explanation, field)
+    values = getattr(explanation, field).reshape(-1, T, ROWS * COLUMNS)[0]
     shown = opened(explanation).page
     shown.fill("#opacity", "100")
     shown.check(f"input[value={field}]")
@@ -198,16 +208,308 @@ def test_the_slider_shows_each_frame(enlarged, error, opened):
         assert shown.inner_text("#time-value") == f"{frame + 1} of 16, {explanation.stamps[frame]:.2f} s"
 
 
-def test_at_half_opacity_the_frame_and_the_map_are_mixed_more_of_the_map_where_there_is_more(opened):
+def light(found):
+    """The light of pixels, 0 to 1. Source: WCAG 2.2, relative luminance."""
+    parts = found / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return linear @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def films():
+    """Frames uint8[16 16 24 3] that are hard to draw on."""
+    random = np.random.default_rng(0)
+    yield "white", np.full((16, 16, 24, 3), 255, np.uint8)
+    yield "black", np.zeros((16, 16, 24, 3), np.uint8)
+    yield "orange", np.broadcast_to(np.array([255, 176, 0], np.uint8), (16, 16, 24, 3))
+    yield "noise", random.integers(0, 256, (16, 16, 24, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("name", "frames"), list(films()))
+@pytest.mark.parametrize("opacity", [60, 100])
+def test_more_is_always_stronger_whatever_the_film_shows_and_as_the_legend_says(opacity, name, frames, opened):
+    values = np.linspace(0.002, 0.009, T * ROWS * COLUMNS, dtype=np.float32).reshape(T, -1)[:, ::-1]
+    explanation = sample(MODELS[0], frames=frames)
+    shown = opened(replace(explanation, relevance=values[np.newaxis].repeat(9, axis=0))).page
+    shown.fill("#opacity", str(opacity))
+    bar = colors(shown, "#scale", 2, 256)
+    np.testing.assert_allclose(orange(bar), np.tile(np.arange(256) / 255 * opacity / 100, (2, 1)), atol=NEAR)
+    assert (np.diff(light(bar[0])[::8]) > 0).all()  # over the lightest of the film too
+    for time in range(T):
+        shown.fill("#time", str(4 * time))
+        found, parts = colors(shown, "#picture", ROWS, COLUMNS).reshape(-1, 3), values[time] / values.max()
+        np.testing.assert_allclose(orange(found), parts * opacity / 100, atol=NEAR)
+        between = bar[:, np.round(255 * parts).astype(int)]
+        assert (found <= between[0] + 3).all()
+        assert (found >= between[1] - 3).all()
+        if name in ("white", "black"):  # the same film everywhere: more is lighter, and the bar's color
+            assert (light(found)[np.argsort(parts)] == np.sort(light(found))).all()
+            assert np.abs(found - between[("white", "black").index(name)]).max() <= 3
+
+
+def test_the_film_has_its_colors_where_nothing_is_laid_over_it_and_is_dim_grey_under_a_map(opened):
+    zeros = np.zeros((9, T, ROWS * COLUMNS), np.float32)
+    shown = opened(sample(MODELS[0], relevance=zeros)).page
+    dim = colors(shown, "#picture", ROWS, COLUMNS)
+    shown.check("input[value=none]")
+    film = colors(shown, "#picture", ROWS, COLUMNS)
+    grey = film @ np.array([0.3, 0.59, 0.11]) * LIGHT / 255
+    assert np.abs(dim - grey[..., np.newaxis]).max() <= 2
+    assert np.ptp(film, axis=-1).max() > 20
+    assert not shown.is_visible("#legend")
+
+
+def test_every_heads_best_classes_can_be_chosen_for_relevance(opened):
     explanation = sample(MODELS[0])
     shown = opened(explanation).page
-    values = explanation.relevance
-    part = 0.5 ** (3 - 2 * values[0] / values.max()).reshape(ROWS, COLUMNS, 1)  # 1/2 at the peak, 1/8 at nothing
-    found = {}
-    for opacity in ("0", "50", "100"):
-        shown.fill("#opacity", opacity)
-        found[opacity] = colors(shown, "#picture", ROWS, COLUMNS)
-    assert np.abs(found["50"] - (part * found["100"] + (1 - part) * found["0"])).max() <= 2
+    shown.fill("#opacity", "100")
+    groups = """[...document.querySelectorAll("#target optgroup")].map((group) =>
+        [group.label, [...group.children].map((option) => option.textContent)])"""
+    assert shown.evaluate(groups) == [
+        [f"Head {head + 1}", [f"{score.label}, {100 * score.probability:.1f} %" for score in best]]
+        for head, best in enumerate(explanation.scores)
+    ]
+    assert shown.input_value("#target") == "0"
+    for number, target in enumerate(explanation.targets):
+        shown.check("input[value=rollout]")
+        shown.select_option("#target", str(number))
+        values = explanation.relevance[number]
+        wanted = (values[0] / values.max()).reshape(ROWS, COLUMNS)
+        assert np.abs(fractions(shown, "#picture", ROWS, COLUMNS) - wanted).max() < NEAR
+        what = f"Relevance of the logit of “{target.label}”, head {target.head + 1}: "
+        said = shown.inner_text("#said")
+        assert said.startswith("Now relevance, no longer attention rollout. ")
+        assert what in said
+        assert "gradient of the logit" in shown.inner_text("#unit")
+    assert "That is not its probability" in shown.inner_text("main")
+
+
+def test_heads_that_have_names_are_called_by_them(opened):
+    shown = opened(sample(MODELS[0], head_names=("verb", "noun"))).page
+    assert shown.inner_text(".answer").startswith("Verb class 0.0 ")
+    assert shown.evaluate("[...document.querySelectorAll('optgroup')].map((group) => group.label)") == ["Verb", "Noun"]
+    assert shown.locator(".labels caption").all_inner_texts() == ["Verb: all 4 labels", "Noun: the best 5 of 10 labels"]
+    assert ", noun: " in shown.inner_text("#said")
+    assert "Best of verb" in shown.inner_text(".views thead")
+
+
+def test_what_may_be_rounding_does_not_glow(opened):
+    explanation = sample(MODELS[0])
+    values = explanation.relevance.copy()
+    values[0] *= 1e-9  # at most 1e-11
+    values[1, :, 0] = 0.5e-3
+    values[1, 0] = 0.4e-3
+    shown = opened(replace(explanation, relevance=values, rounding=np.r_[1e-11, 1e-3, np.full(7, 1e-9)])).page
+    shown.fill("#opacity", "100")
+    assert (fractions(shown, "#picture", ROWS, COLUMNS) == 0).all()
+    for place in ("#unit", "#said"):
+        assert "nothing found: no more than rounding" in shown.inner_text(place)
+    shown.select_option("#target", "1")
+    assert (fractions(shown, "#picture", ROWS, COLUMNS) == 0).all()
+    assert shown.inner_text("#said").endswith("nothing in this frame.")
+    shown.fill("#time", "4")
+    wanted = np.where(values[1, 1] > 1e-3, values[1, 1], 0) / values[1].max()
+    assert 0 < (wanted == 0).sum() < 6
+    assert np.abs(fractions(shown, "#picture", ROWS, COLUMNS).ravel() - wanted).max() < NEAR
+
+
+def test_attention_that_is_lost_in_its_sum_is_nothing_found(opened):
+    explanation = sample(MODELS[0])
+    shown = opened(replace(explanation, rollout=explanation.rollout * 1e-8)).page
+    shown.check("input[value=rollout]")
+    assert "nothing found" in shown.inner_text("#said")
+
+
+def test_maps_that_are_nearly_even_say_so_and_are_not_drawn(opened):
+    explanation = sample(MODELS[0])
+    last = explanation.attention[-1]
+    flat = last._replace(
+        space=even(last.space.shape, 0.1) / 24, time=even(last.time.shape) / 4, time_of_class=even((HEADS, T)) / 4
+    )
+    attention = (*explanation.attention[:-1], flat)
+    shown = opened(replace(explanation, attention=attention, rollout=even((T, 6), 0.1) / 24)).page
+    for over, values in (("rollout", even((T, 6), 0.1) / 24), ("attention", flat.space.mean(axis=0))):
+        shown.check(f"input[value={over}]")
+        assert (fractions(shown, "#picture", ROWS, COLUMNS) == 0).all()
+        limits = f"from {values.min():.2g} to {values.max():.2g} everywhere"
+        for place in ("#unit", "#said"):
+            assert f"nearly even in the whole clip: {limits}" in shown.inner_text(place)
+    assert (fractions(shown, "#heads button canvas", ROWS, COLUMNS) == 0).all()
+    assert shown.inner_text("#heads button .most") == "nearly even"
+    over_time = shown.inner_text("#over-time-note")
+    assert "it looks at all times about alike. It is nearly even in the whole clip" in over_time
+    shown.select_option("#layer", "0")
+    assert "nearly even" not in shown.inner_text("#look")
+
+
+def test_one_even_frame_of_a_clip_has_no_strongest_place(opened):
+    explanation = sample(MODELS[0])
+    values = explanation.rollout.copy()
+    values[1] = values.max() / 2 * even(6)
+    shown = opened(replace(explanation, rollout=values)).page
+    shown.check("input[value=rollout]")
+    assert "strongest at the" in shown.inner_text("#said")
+    shown.fill("#time", "4")
+    assert f"about the same everywhere in this frame, {values[1].max():.2g}." in shown.inner_text("#said")
+    assert np.abs(orange(colors(shown, "#picture", ROWS, COLUMNS)) - 0.8 * 0.5).max() < 0.02
+
+
+def test_a_tile_says_what_its_head_has_at_the_time_shown(opened):
+    explanation = sample(MODELS[0])
+    last = explanation.attention[-1]
+    space = last.space.copy()
+    space[0, 0], space[0, 1, 0] = 0, 1
+    attention = (*explanation.attention[:-1], last._replace(space=space))
+    shown = opened(replace(explanation, attention=attention)).page
+    tile = "#heads button:nth-child(2)"
+    assert shown.inner_text(f"{tile} .most") == "nothing of 1"
+    assert (fractions(shown, f"{tile} canvas", ROWS, COLUMNS) == 0).all()
+    shown.fill("#time", "4")
+    assert shown.inner_text(f"{tile} .most") == "1 of 1"
+    assert "Full orange is the most of that head in the clip" in shown.inner_text("#heads-note")
+
+
+@pytest.mark.parametrize("choice", ["#layer", "#head", "tile"])
+def test_choosing_a_layer_or_head_says_that_attention_is_shown_now(choice, opened):
+    shown = opened(sample(MODELS[0])).page
+    if choice == "tile":
+        shown.click("#heads button:nth-child(2)")
+    else:
+        shown.select_option(choice, "1")
+    assert shown.inner_text("#said").startswith("Now attention of a layer, no longer relevance. Frame 1 of 16")
+    assert shown.is_checked("input[value=attention]")
+    shown.fill("#time", "1")
+    assert shown.inner_text("#said").startswith("Frame 2 of 16")
+    shown.select_option("#layer", "0")  # attention already
+    assert shown.inner_text("#said").startswith("Frame 2 of 16")
+
+
+def test_repeated_frames_are_marked(opened):
+    stamps = np.tile(np.arange(6) / 10, 3)[:16]
+    shown = opened(sample(MODELS[0], stamps=stamps)).page
+    for frame in range(16):
+        shown.fill("#time", str(frame))
+        assert shown.is_visible("#mark") == (frame >= 6)
+        if frame >= 6:
+            mark = f"Frame {frame % 6 + 1} again: the video is shorter than the clip."
+            assert shown.inner_text("#mark") == mark
+            assert mark in shown.inner_text("#said")
+            assert mark in shown.get_attribute("#time", "aria-valuetext")
+
+
+def test_frames_that_a_sampled_model_never_saw_are_marked(opened):
+    explanation = sample(MODELS[0])
+    config = replace(explanation.config, tubelet=(1, 8, 8), sampled_frames=4)
+    shown = opened(replace(explanation, config=config)).page
+    for frame in range(16):
+        shown.fill("#time", str(frame))
+        assert shown.is_visible("#mark") == (frame not in (3, 6, 10, 13))  # k · 16 / 5
+    shown.fill("#time", "7")
+    assert shown.inner_text("#mark") == "The model never saw this frame: the map is of frame 7."
+
+
+@pytest.mark.parametrize(
+    ("stamps", "name"), [(np.arange(16.0), "3 of 16"), (5 + 2 * np.arange(16.0), "3 of 16, the array’s 10")]
+)
+def test_frames_of_an_array_are_counted_once_and_from_1(stamps, name, opened):
+    shown = opened(sample(MODELS[0], stamps=stamps, unit="frame")).page
+    shown.fill("#time", "2")
+    assert shown.inner_text("#time-value") == name
+    assert shown.inner_text("#said").startswith(f"Frame {name}. Relevance")
+
+
+def test_views_are_counted_from_1_as_the_command_takes_them(opened):
+    shown = opened(sample(MODELS[0])).page
+    rows = shown.locator("table.views tbody th").all_inner_texts()
+    assert rows == ["1", "2", "3", "4", "5 (pictured)", "6"]
+    assert "view 5: 16 frames, seconds" in shown.inner_text(".controls")
+
+
+@pytest.mark.parametrize("weak", [3.3, 0.5, 0.0123], ids=["nine bytes", "one byte", "no byte"])
+def test_a_number_in_a_sentence_is_the_maps_and_not_its_bytes(weak, opened):
+    values = np.zeros((9, T, ROWS * COLUMNS), np.float32)
+    values[:, 0, 2], values[:, 1, 3] = 0.9137, weak * 0.9137 / 100
+    shown = opened(sample(MODELS[0], relevance=values)).page
+    shown.fill("#time", "4")
+    said = shown.inner_text("#said")
+    assert "row 2 of 2, column 1 of 3" in said
+    assert float(said.rstrip(".").rsplit(" ", 1)[1]) == float(f"{values[0, 1, 3]:.2g}")
+
+
+ODD = "{{ x }} {% x %} <img src=x onerror=hit=1> </script><script>hit=1</script> \"'&amp; <!-- ${x} \u2028 \ud800 <b>"
+SHOWN = ODD.replace("\u2028", "\ufffd").replace("\ud800", "\ufffd")
+
+
+def odd_names(text):
+    explanation = sample(MODELS[0])
+    return replace(
+        explanation,
+        name=text,
+        checkpoint=text,
+        scores=tuple((Score(text, 0.9), Score(f"{text} 2", 0.1)) for _ in explanation.scores),
+        views=tuple(view._replace(best=(Score(text, 0.5),) * 2) for view in explanation.views),
+        targets=(Target(0, 1, text, 0.9), *explanation.targets[1:]),
+    )
+
+
+# texts that are seen above the picture, and where picture and legend end
+ABOVE = """() => {
+  const box = (selector) => document.querySelector(selector).getBoundingClientRect();
+  const top = box("#picture").top;
+  const texts = [...document.body.querySelectorAll("*")]
+    .filter((e) => e.checkVisibility() && !e.matches("script, option"))
+    .filter((e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+    .filter((e) => e.getBoundingClientRect().top < top && e.getBoundingClientRect().right > 0);
+  return [[...new Set(texts.map((e) => e.closest("h1, .answer")?.tagName ?? e.textContent))], box("#picture").bottom,
+          box("#legend").bottom, scrollY];
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "tall"),
+    [("", 1), ("", 3), ("long" * 60, 1), ("many words " * 60, 3)],
+    ids=["wide", "tall", "one long word", "many words, tall"],
+)
+@pytest.mark.parametrize(("width", "height"), [(1440, 900), (390, 844)])
+def test_the_picture_comes_first_and_its_legend_is_above_the_fold(width, height, text, tall, opened):
+    explanation = odd_names(text) if text else sample(MODELS[0])
+    frames = explanation.frames.repeat(tall, axis=1)
+    config = replace(explanation.config, height=16 * tall, tubelet=(4, 8 * tall, 8))
+    shown = opened(replace(explanation, frames=frames, config=config), viewport={"width": width, "height": height}).page
+    texts, picture, legend, scrolled = shown.evaluate(ABOVE)
+    assert texts == ["H1", "P"]
+    assert picture <= legend <= height
+    assert scrolled == 0
+
+
+def test_a_notebook_shows_the_page_in_a_frame_that_changes_nothing_beside_it(browser, tmp_path):
+    explanation = odd_names(ODD)
+    path = tmp_path / "notebook.html"
+    write_text(
+        path, f"<!DOCTYPE html><h1>notes</h1><p id=said>mine</p>{explanation._repr_html_()}{framed(explanation)}"
+    )
+    with visit(browser, path) as visited:
+        frames = visited.page.main_frame.child_frames
+        for frame in frames:
+            frame.wait_for_selector("#look:not([hidden])")
+            frame.fill("#time", "3")
+            assert frame.inner_text("#said").startswith("Frame 4 of 16")
+        assert len(frames) == 2
+        assert visited.page.inner_text("#said") == "mine"
+        assert visited.page.evaluate("getComputedStyle(document.querySelector('h1')).overflow") == "visible"
+        assert (visited.console, visited.errors) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("pooling", "words"),
+    [
+        ("first", "all tokens alike, although the label is read from the first"),
+        ("max", "all tokens alike, although the label is read from the largest"),
+        ("mean", "all tokens alike. "),
+    ],
+)
+def test_the_page_says_whose_attention_it_is_where_the_model_pools_something_else(pooling, words):
+    explanation = sample(MODELS[0])
+    assert words in page(replace(explanation, config=replace(explanation.config, pooling=pooling)))
 
 
 def test_filters_are_shown_the_largest_norm_first(opened):
@@ -246,22 +548,6 @@ def test_nothing_is_loaded_logged_or_thrown_while_everything_is_used(model, open
     assert (visited.console, visited.errors, len(visited.requests)) == ([], [], 1)
 
 
-ODD = "<img src=x onerror=hit=1> </script><script>hit=1</script> \"'&amp; <!-- ${x} $title \u2028 \ud800 <b>"
-SHOWN = ODD.replace("\u2028", "\ufffd").replace("\ud800", "\ufffd")
-
-
-def odd_names(text):
-    explanation = sample(MODELS[0])
-    return replace(
-        explanation,
-        name=text,
-        checkpoint=text,
-        scores=tuple((Score(text, 0.9), Score(f"{text} 2", 0.1)) for _ in explanation.scores),
-        views=tuple(view._replace(best=(Score(text, 0.5),) * 2) for view in explanation.views),
-        target=Target(0, 1, text, 0.9),
-    )
-
-
 def test_markup_in_names_is_shown_and_does_nothing(opened):
     visited = opened(odd_names(ODD))
     shown = visited.page
@@ -269,7 +555,8 @@ def test_markup_in_names_is_shown_and_does_nothing(opened):
     assert shown.inner_text("h1") == last
     assert shown.title() == f"{last}: {SHOWN}"
     for place in (
-        "header p:last-child",
+        "header p",
+        "#target",
         ".labels tbody tr",
         "tr.pictured",
         "#said",
@@ -311,6 +598,7 @@ def focus(shown, selector):
         ("#time", "End", "document.getElementById('said').textContent"),
         ("#play", "Space", "document.getElementById('play').textContent"),
         ("input[name=over]", "ArrowUp", "document.querySelector('input[name=over]:checked').value"),
+        ("#target", "ArrowDown", "document.getElementById('said').textContent"),
         ("#opacity", "ArrowLeft", "document.getElementById('opacity-value').textContent"),
         ("#layer", "ArrowUp", "document.getElementById('layer').value"),
         ("#head", "ArrowDown", "document.getElementById('head').value"),

@@ -52,25 +52,43 @@ def test_an_explanation_says_what_classifying_says(found, model, video):
 
 def test_the_best_class_is_the_target_and_the_view_that_is_surest_of_it_is_pictured(found, model, video):
     (said,) = classify(model, [video], views=(2, 3))
-    assert found.target[2:] == said.heads[0][0]
-    assert LABELS[0][found.target.number] == found.target.label
+    target = found.targets[0]
+    assert target[2:] == said.heads[0][0]
+    assert LABELS[0][target.number] == target.label
     odds = np.exp(said.logits[:, :2])
-    assert found.view == (odds / odds.sum(1, keepdims=True))[:, found.target.number].argmax()
+    assert found.view == (odds / odds.sum(1, keepdims=True))[:, target.number].argmax()
     views = taken(model, video, views=(2, 3))
     assert np.array_equal(found.frames, views.pixels[found.view])
     assert np.array_equal(found.stamps, views.views[found.view].stamps)
 
 
 def test_maps_are_those_of_the_pictured_clip_and_the_chosen_class(model, video):
-    found = explain(model, video, views=(2, 1), target="cat", view=1)
-    assert found.target[:3] == (1, 0, "cat")
+    found = explain(model, video, views=(2, 1), target="cat", view=2)
+    assert found.targets[0][:3] == (1, 0, "cat")
     clip = taken(model, video, views=(2, 1)).pixels[1]
-    attention, rollout, relevance = explained(model.params, clip, model.config, head=1, number=0)
-    assert np.array_equal(found.rollout, rollout)
-    assert np.array_equal(found.relevance, relevance - relevance.min())
+    attention, rollout, relevance, rounding = explained(model.params, clip, model.config, classes=[(1, 0)])
+    assert_same(found.rollout, rollout, 1e-5)
+    assert_same(found.relevance[0], relevance[0] - relevance[0].min(), 1e-5)
+    assert 0 < rounding[0] < 1e-3 * np.ptp(relevance)
     assert [maps.stage for maps in found.attention] == [maps.stage for maps in attention]
-    other = explain(model, video, views=(2, 1), target="run", view=1)
-    assert not np.array_equal(other.relevance, found.relevance)
+    other = explain(model, video, views=(2, 1), target="run", view=2)
+    assert not np.array_equal(other.relevance[0], found.relevance[0])
+
+
+def test_the_five_best_classes_of_every_head_have_a_relevance_of_their_own(model, video):
+    config = replace(CONFIG, classes=(2, 9))
+    wide = checkpoints.model(config, labels=(("x", "y"), tuple("abcdefghi")), preprocessing=model.preprocessing)
+    found = explain(wide, video, views=(1, 1), top=7)
+    (said,) = classify(wide, [video], views=(1, 1))
+    assert [(one.head, one.label, one.probability) for one in found.targets] == [
+        (head, *score) for head, best in enumerate(said.heads) for score in best[:5]
+    ]
+    assert found.relevance.shape == (7, 4, 16)
+    one = explained(wide.params, found.frames, config, classes=[found.targets[6][:2]]).relevance[0]
+    assert_same(found.relevance[6], one - one.min(), 1e-5)
+    asked = explain(wide, video, views=(1, 1), target=said.heads[1][3].label)
+    assert [target.label for target in asked.targets[:2]] == [said.heads[1][3].label, said.heads[0][0].label]
+    assert len(asked.targets) == 7
 
 
 def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
@@ -87,8 +105,8 @@ def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
     [
         (dict(target="cats"), "class is 'cats': it must be one of the model's, such as 'cat'"),
         (dict(target="sit"), "class is 'sit': 2 heads have a class of that name"),
-        (dict(view=6), "view is 6: there are 6, from 0"),
-        (dict(view=-1), "view is -1: there are 6, from 0"),
+        (dict(view=7), "view is 7: it must be from 1 to 6"),
+        (dict(view=0), "view is 0: it must be from 1 to 6"),
         (dict(top=0), "top is 0"),
     ],
 )
@@ -127,7 +145,7 @@ def test_the_command_writes_a_page_and_a_picture(checkpoint, video, tmp_path, ca
         (["-o", "report.pdf"], "report.pdf must end in .html or .png"),
         (["-o", "nowhere/report.html"], "nowhere does not exist"),
         (["-o", "report.html", "--class", "owl"], "class is 'owl'"),
-        (["-o", "report.html", "--view", "9"], "view is 9: there are 1, from 0"),
+        (["-o", "report.html", "--view", "9"], "view is 9: it must be from 1 to 1"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, checkpoint, video, tmp_path, capsys, monkeypatch):

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from vivit import figures
 from vivit.labels import read_labels
 from vivit.training import plots
 from vivit.training.logs import Logs
@@ -45,6 +46,14 @@ def test_learning_curves_show_training_and_validation(logged, tmp_path):
     assert near(picture, plots.BLUE) > 500
     assert near(picture, plots.ORANGE) > 200
     assert os.listdir(tmp_path) == ["curves.png"]
+
+
+def test_learning_curves_are_headed_by_the_folder_unless_a_title_is_given(logged, tmp_path, monkeypatch):
+    heads = []
+    monkeypatch.setattr(figures, "write", lambda figure, png: heads.append(figure.get_suptitle()))
+    plots.learning_curves(logged, tmp_path / "curves.png")
+    plots.learning_curves(logged, tmp_path / "curves.png", title="another")
+    assert heads == [f"Learning curves of {logged.parent.name}", "another"]
 
 
 def test_learning_curves_leave_out_panels_without_events(logged, tmp_path):

@@ -16,7 +16,7 @@ from vivit.inference.batches import BATCH
 from vivit.labels import Labels, check_heads, check_labels, numbered_heads
 from vivit.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config
-from vivit.reference.params import Params, check
+from vivit.reference.params import Params, check, parameters
 from vivit.video import read_clip
 
 if TYPE_CHECKING:
@@ -61,6 +61,21 @@ class Model:
     def head_names(self) -> tuple[str, ...]:
         """What the heads are called: as the checkpoint says, or "head 1" and so on."""
         return self.heads or numbered_heads(self.config)
+
+    def __repr__(self) -> str:
+        one = self.config
+        names = self.labels or [()] * len(one.classes)
+        heads = (
+            f"{count} ({', '.join(map(repr, labels[:2]))}, …)" if labels else str(count)
+            for count, labels in zip(one.classes, names, strict=True)
+        )
+        lines = (
+            f"Model of {parameters(one):,} parameters: {one.model}",
+            f"  {one.layers} layers of {one.channels} channels and {one.heads} heads",
+            f"  clips of {one.frames} frames of {one.width} × {one.height} pixels, stride {self.preprocessing.stride}",
+            f"  classes: {' and '.join(heads) or 'none'}",
+        )
+        return "\n".join(lines)
 
     def logits(self, video: np.ndarray | jax.Array, **options: Any) -> jax.Array:
         """The logits of a batch of clips, float[b v].
@@ -161,9 +176,9 @@ class Model:
         """What the model looked at in a video: attention of every layer and head, rollout, relevance of a class.
 
         The result's save("report.html") writes a page, save("picture.png") a picture.
-        target: the name of the class that relevance is of; None: the first head's best. view: which one is shown, from
-        0; None: the one that is surest of the target. The rest as for classify. Raises ValueError as that, and for a
-        class or view that there is not.
+        target: the name of the class whose relevance is shown first; None: the first head's best. view: which one is
+        shown, from 1; None: the one that is surest of the target. The rest as for classify. Raises ValueError as that,
+        and for a class or view that there is not.
         """
         from vivit.explain.compute import explain  # which needs this file
 

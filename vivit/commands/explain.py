@@ -1,6 +1,7 @@
 """`vivit explain VIDEO -o report.html`: what a model looked at, as a page and as a picture."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, add_views, announce, limits, loaded
@@ -23,9 +24,11 @@ def add(commands: argparse._SubParsersAction) -> None:
         help="write a still picture (as well); without a name it has the page's, or the video's",
     )
     add_checkpoint(parser)
-    parser.add_argument("--class", dest="target", metavar="LABEL", help="what relevance is of (default: the best)")
     parser.add_argument(
-        "--view", type=int, metavar="N", help="the one that is pictured, from 0 (default: surest of the class)"
+        "--class", dest="target", metavar="LABEL", help="what relevance is of at first (default: the best)"
+    )
+    parser.add_argument(
+        "--view", type=int, metavar="N", help="the one that is pictured, from 1 (default: surest of the class)"
     )
     add_views(parser)
     add_clips(parser, dtype=False)
@@ -49,8 +52,10 @@ def run(options: argparse.Namespace) -> int:
     with seekable(options.video) as path:
         found = explain(model, path, **settings, limits=limits(options), name=name, checkpoint=checkpoint)
     for path in written:
-        save(found, path)
+        excuse = save(found, path)
         print(f"wrote {path}")
+        if excuse:
+            print(f"vivit explain: {path}: {excuse}", file=sys.stderr)
     announce(options, numbered=model.labels is None)
     return 0
 

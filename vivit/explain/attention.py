@@ -1,10 +1,11 @@
 """What one attention looked at: its weights, computed again head by head from its input, and summed up at once.
 
 Nothing of a size [q k] outlives its head, which for 3137 tokens are 39 MB, and for all of ViViT-B 5.7 GB. What is left
-of the weights are sums that can be shown, and what became of two rows of reference/relevance.py's matrices on their way
+of the weights are sums that can be shown, and what became of rows of reference/relevance.py's matrices on their way
 from what is pooled to the tokens: each is a product of a row and a matrix, [n] by [n n], never one of two matrices.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -19,11 +20,14 @@ from vivit.reference.params import Attention, LayerNorm
 
 
 class Carried(NamedTuple):
-    """What goes down through a model: of one stream of tokens [1 ... n c], or of what is pooled from it [1 ... c]."""
+    """What goes down through a model: of one stream of tokens [1 ... n c], or of what is pooled from it [1 ... c].
 
-    cotangent: jax.Array  # the logit's gradient
+    m: of the logits, each with a gradient and a relevance of its own.
+    """
+
+    cotangent: jax.Array  # [m ... n c], the logits' gradients
     rollout: jax.Array  # [1 ... n]: a row of the matrix that is multiplied from the top so far
-    relevance: jax.Array  # likewise
+    relevance: jax.Array  # [m ... n], likewise
 
 
 class Sums(NamedTuple):
@@ -49,7 +53,8 @@ def look(
     """
     qkv = dense(layer_norm(tokens, norm, layer.epsilon), params.qkv, layer.dtype)
     parts = split(qkv, layer.heads)
-    out_cotangent = jnp.einsum("...f,cf->...c", carried.cotangent, params.out.kernel).reshape(parts[0].shape)
+    out_cotangent = jnp.einsum("...f,cf->...c", carried.cotangent, params.out.kernel)
+    out_cotangent = out_cotangent.reshape(len(carried.cotangent), *parts[0].shape[1:])
     rollout, relevance, sums = [], [], {}
     for stage, heads in stages_of(core, layer.heads).items():
         over_time = stage == "time_weights"
@@ -59,10 +64,12 @@ def look(
             relevance=sequences(carried.relevance, over_time),
             grid={"weights": grid, "space_weights": (1, grid[1]), "time_weights": (grid[0], 1)}[stage],
         )
-        of_heads = [by_head(x[..., heads.start : heads.stop, :], over_time) for x in (*parts, out_cotangent)]
-        sums[stage], *rows = jax.lax.map(one_head, of_heads)
-        for found, row in zip((rollout, relevance), rows, strict=True):
-            found.append(sequences(row.sum(axis=0), over_time).reshape(carried.rollout.shape) / layer.heads)
+        query, key, value, cotangent = (
+            by_head(x[..., heads.start : heads.stop, :], over_time) for x in (*parts, out_cotangent)
+        )
+        sums[stage], *rows = jax.lax.map(one_head, (query[:, 0], key[:, 0], value[:, 0], cotangent))
+        for found, row, before in zip((rollout, relevance), rows, carried[1:], strict=True):
+            found.append(sequences(row.sum(axis=0), over_time).reshape(before.shape) / layer.heads)
     return (carried.rollout + sum(rollout)) / 2, carried.relevance + sum(relevance), sums
 
 
@@ -80,36 +87,45 @@ def stages_of(core: str, heads: int) -> dict[str, range]:
 
 
 def sequences(row: jax.Array, over_time: bool) -> jax.Array:
-    """[1 n] as it is, [(1) t s] as [t s] or, over time, as [s t]: the tokens of one sequence along the last axis."""
-    row = row.reshape(row.shape[-2:])
-    return row.swapaxes(0, 1) if over_time else row
+    """[m n] as [m 1 n], [m t s] as it is or, over time, as [m s t]: the tokens of one sequence along the last axis."""
+    m, *outer, n = row.shape
+    row = row.reshape(m, math.prod(outer), n)
+    return row.swapaxes(1, 2) if over_time else row
 
 
 def by_head(x: jax.Array, over_time: bool) -> jax.Array:
-    """[1 n h d] or [1 t s h d] as [h r n d]: r sequences of n tokens, which attend to one another."""
-    r, n, h, d = x.shape[-4:]
-    x = x.reshape(r, n, h, d)
-    return (x.swapaxes(0, 1) if over_time else x).transpose(2, 0, 1, 3)
+    """[m n h d] or [m t s h d] as [h m r n d]: r sequences of n tokens, which attend to one another."""
+    m, *outer, n, h, d = x.shape
+    x = x.reshape(m, math.prod(outer), n, h, d)
+    return (x.swapaxes(1, 2) if over_time else x).transpose(3, 0, 1, 2, 4)
 
 
-def _one_head(head: list[jax.Array], *, rollout: jax.Array, relevance: jax.Array, grid: tuple[int, int]):
-    """(sums, rollout [r n] · A, relevance [r n] · max(∇A∘A, 0)).
+def _one_head(head: tuple[jax.Array, ...], *, rollout: jax.Array, relevance: jax.Array, grid: tuple[int, int]):
+    """(sums, rollout [1 r n] · A, relevance [m r n] · max(∇A∘A, 0)).
 
-    head: query, key, value and the cotangent of out, [r n d]. grid: of one sequence, but for a class token.
+    head: query, key and value, [r n d], and the cotangents of out, [m r n d]. grid: of one sequence, but for a class
+    token.
     """
-    query, key, value, out_cotangent = head
+    query, key, value, out_cotangents = head
     captured: dict[str, jax.Array] = {}
     attend(query, key, value, None, None, captured, "weights")
     weights = captured["weights"]  # [r q k]
-    gradient = jnp.einsum("rqd,rkd->rqk", out_cotangent, value)  # O = A V, so dA = dO Vᵀ
-    raised = jnp.maximum(gradient * weights, 0)
+
+    def raised(one: tuple[jax.Array, jax.Array]) -> jax.Array:
+        row, out_cotangent = one
+        gradient = jnp.einsum("rqd,rkd->rqk", out_cotangent, value)  # O = A V, so dA = dO Vᵀ
+        return jnp.einsum("rq,rqk->rk", row, jnp.maximum(gradient * weights, 0))
+
     r, n, _ = weights.shape
     time, space = grid
     first = n - time * space  # 1 with a class token
     seen = weights[:, 0, first:] if first else weights.mean(axis=1)
     times = weights[:, first:, first:].reshape(r, time, space, time, space).sum(axis=-1).mean(axis=2)
-    passed = (jnp.einsum("rq,rqk->rk", row, matrix) for row, matrix in ((rollout, weights), (relevance, raised)))
-    return Sums(seen, times), *passed
+    return (
+        Sums(seen, times),
+        jnp.einsum("mrq,rqk->mrk", rollout, weights),
+        jax.lax.map(raised, (relevance, out_cotangents)),  # one logit after the other: [m r q k] would be large
+    )
 
 
 def maps(name: str, stage: str, heads: range, sums: Sums, grid: tuple[int, int], class_token: bool) -> AttentionMaps:

@@ -20,6 +20,8 @@ from vivit.reference.nearest import did_you_mean
 from vivit.reference.params import parameters
 from vivit.reference.values import is_count, quoted
 
+BEST = 5  # classes of each head that have a relevance
+
 
 def explain(
     model: Model,
@@ -37,9 +39,10 @@ def explain(
 ) -> Explanation:
     """What a model says of a video, what each view said, and what it looked at in one of them.
 
-    video, views, stride, limits: as vivit.inference.views.taken's. target: the name of the class that relevance is
-    of; None: the first head's most probable. view: the number of the view that is pictured, clip by clip, crop by crop;
-    None: the one that gives the target the largest probability. top: classes shown of each head. batch: clips at once.
+    video, views, stride, limits: as vivit.inference.views.taken's. target: the name of the class whose relevance comes
+    first; None: the first head's most probable; the BEST most probable of every head follow. view: the number of the
+    view that is pictured, from 1, clip by clip, crop by crop; None: the one that gives the target the largest
+    probability. top: classes shown of each head. batch: clips at once.
     name, checkpoint: what the video and the model are called.
     Raises ValueError for a model without a head, a class or view that there is not, logits that are not finite, or as
     views.taken.
@@ -51,19 +54,18 @@ def explain(
     check_model(model.config, (limits or Limits()).memory, clips=batch)
     place = None if target is None else found_by_name(target, labels)  # before any work
     found = taken(model, video, views=views, stride=stride, limits=limits)
-    if view is not None and not (is_count(view, 0) and view < len(found.views)):
-        raise ValueError(f"view is {quoted(view)}: there are {len(found.views)}, from 0")
+    if view is not None and not (is_count(view) and view <= len(found.views)):
+        raise ValueError(f"view is {quoted(view)}: it must be from 1 to {len(found.views)}")
     name = called(video) if name is None else name
     logits = view_logits(model, found.pixels, name, batch=batch)
     mean = logits.mean(axis=0)
     of_mean = probabilities(model, mean)
-    head, number = (0, int(of_mean[0].argmax())) if place is None else place
-    if view is None:
-        view = int(probabilities(model, logits)[head][:, number].argmax())
-    clip = found.pixels[view]
-    attention, rollout, relevance = explained(
-        model.params, np.asarray(model.preprocessed(clip)), model.config, head=head, number=number
-    )
+    best = [(head, int(number)) for head, row in enumerate(of_mean) for number in np.argsort(-row)[:BEST]]
+    classes = list(dict.fromkeys(best if place is None else [place, *best]))
+    head, number = classes[0]
+    pictured = int(probabilities(model, logits)[head][:, number].argmax()) if view is None else view - 1
+    clip = found.pixels[pictured]
+    looked = explained(model.params, np.asarray(model.preprocessed(clip)), model.config, classes=classes)
     said = tuple(
         ViewScores(
             float(one.stamps.min()), float(one.stamps.max()), one.crop, tuple(s[0] for s in scores(model, row, 1))
@@ -74,15 +76,16 @@ def explain(
         name=name,
         checkpoint=checkpoint,
         frames=clip if clip.dtype == np.uint8 else model.preprocessing.pixels(clip),
-        stamps=found.views[view].stamps,
-        view=view,
+        stamps=found.views[pictured].stamps,
+        view=pictured,
         scores=scores(model, mean, top),
         views=said,
-        crops=found.views[view].crops,
-        target=Target(head, number, labels[head][number], float(of_mean[head][number])),
-        attention=attention,
-        rollout=rollout,
-        relevance=relevance - relevance.min(),
+        crops=found.views[pictured].crops,
+        targets=tuple(Target(head, n, labels[head][n], float(of_mean[head][n])) for head, n in classes),
+        attention=looked.attention,
+        rollout=looked.rollout,
+        relevance=looked.relevance - looked.relevance.min(axis=(1, 2), keepdims=True),
+        rounding=looked.rounding,
         filters=filters(model.params),
         config=model.config,
         preprocessing=model.preprocessing,

@@ -1,43 +1,81 @@
-"""What page.js draws, as JSON: the frames as pictures, the maps as bytes."""
+"""What page.js draws, as numbers, text and bytes: the frames as pictures, the maps as bytes."""
 
 import base64
-import json
 from typing import Any
 
 import numpy as np
 
 from vivit.explain.explanation import AttentionMaps, Explanation
 from vivit.explain.images import frame_url
+from vivit.explain.strength import COLOR, EVEN, LIGHT, LOST, strength
+from vivit.explain.tables import head_name
 from vivit.printable import printable
 from vivit.reference.config import Config
 from vivit.reference.tubelet import frame_indices
 
+UNITS = {  # of the maps over space, by the last part of their stage
+    "weights": "share of the clip’s attention",
+    "space_weights": "share of the attention within one time",
+    "time_weights": "share of the attention along one place",
+    "rollout": "share of what the label is read from",
+    "relevance": "attention × gradient of the logit",
+}
 
-def drawn(one: Explanation) -> str:
-    """JSON that cannot end its element. Raises ValueError if a map has a number that is not finite."""
+
+def drawn(one: Explanation) -> dict[str, Any]:
+    """For JSON. Raises ValueError if a map has a number that is not finite."""
     steps = np.abs(np.diff(one.stamps)) if one.unit == "s" else []
-    value = dict(
+    return dict(
+        color=COLOR,
+        light=LIGHT,
         frames=[frame_url(frame) for frame in one.frames],
-        stamps=one.stamps.tolist(),
-        unit=one.unit,
+        frame_names=frame_names(one),
+        marks=marks(one),
         seconds=float(np.median(steps)) if len(steps) else 0.0,  # from frame to frame
-        time_of_frame=times_of_frames(one.config),
+        time_of_frame=times_of_frames(one.config).tolist(),
         grid=one.config.grid,
-        target=printable(one.target.label),
+        targets=[_target(one, number) for number in range(len(one.targets))],
+        units=UNITS,
         layers=[_layer(maps) for maps in one.attention],
-        rollout=_packed(one.rollout[np.newaxis]),
-        relevance=_packed(one.relevance[np.newaxis]),
+        rollout=_packed(one.rollout[np.newaxis], [LOST]),
+        relevance=_packed(one.relevance, one.rounding.tolist()),
     )
-    return json.dumps(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def times_of_frames(config: Config) -> list[int]:
-    """For every frame of a clip the time index of the token that it is in, or that stands for it."""
+def frame_names(one: Explanation) -> list[str]:
+    """Of every frame its place in the clip, counted from 1, and in the video, where that says more."""
+    names = [f"{number} of {len(one.frames)}" for number in range(1, len(one.frames) + 1)]
+    if one.unit == "s":
+        return [f"{name}, {stamp:.2f} s" for name, stamp in zip(names, one.stamps, strict=True)]
+    return [
+        name if stamp == place else f"{name}, the array’s {stamp + 1:g}"
+        for place, (name, stamp) in enumerate(zip(names, one.stamps, strict=True))
+    ]
+
+
+def marks(one: Explanation) -> list[str]:
+    """Of every frame what must be known of it: that it repeats another, that the model never saw it; else ""."""
+    _, firsts, which = np.unique(one.stamps, return_index=True, return_inverse=True)
+    found = [
+        f"Frame {first + 1} again: the video is shorter than the clip." if first < frame else ""
+        for frame, first in enumerate(firsts[which].tolist())
+    ]
+    if one.config.sampled_frames is None:
+        return found
+    sampled = frame_indices(one.config.frames, one.config.sampled_frames)
+    for frame, time in enumerate(times_of_frames(one.config).tolist()):
+        if sampled[time] != frame:
+            found[frame] = f"The model never saw this frame: the map is of frame {sampled[time] + 1}. {found[frame]}"
+    return [mark.strip() for mark in found]
+
+
+def times_of_frames(config: Config) -> np.ndarray:
+    """int[frames]: of every frame of a clip the time index of the token that it is in, or that stands for it."""
     frames = np.arange(config.frames)
     if config.sampled_frames is None:
-        return (frames // config.tubelet[0]).tolist()
+        return frames // config.tubelet[0]
     sampled = frame_indices(config.frames, config.sampled_frames)
-    return np.abs(frames[:, np.newaxis] - sampled).argmin(axis=1).tolist()
+    return np.abs(frames[:, np.newaxis] - sampled).argmin(axis=1)
 
 
 def title(stage: str) -> str:
@@ -48,16 +86,24 @@ def title(stage: str) -> str:
     return f"{kind} {int(number) + 1}{over}"
 
 
+def _target(one: Explanation, number: int) -> str:
+    target = one.targets[number]
+    head = f", {printable(head_name(one, target.head))}" if len(one.scores) > 1 else ""
+    return f"“{printable(target.label)}”{head}"
+
+
 def _layer(maps: AttentionMaps) -> dict[str, Any]:
     heads = len(maps.heads)
     time = maps.time
     if time is not None and maps.time_of_class is not None:
         time = np.concatenate([maps.time_of_class[:, np.newaxis], time], axis=1)
+    floors = [LOST] * (heads + 1)
     return dict(
         title=title(maps.stage),
+        unit=maps.stage.split("/")[-1],
         heads=[f"Mean of {heads} heads", *(f"Head {number + 1}" for number in maps.heads)],
-        space=None if maps.space is None else _packed(_with_mean(maps.space)),
-        time=None if time is None else _packed(_with_mean(time)),
+        space=None if maps.space is None else _packed(_with_mean(maps.space), floors),
+        time=None if time is None else _packed(_with_mean(time), floors),
         class_row=maps.time_of_class is not None,
     )
 
@@ -66,11 +112,26 @@ def _with_mean(maps: np.ndarray) -> np.ndarray:
     return np.concatenate([maps.mean(axis=0, keepdims=True), maps])
 
 
-def _packed(maps: np.ndarray) -> dict[str, Any]:
-    """Maps [m …] as bytes, each scaled to its own peak."""
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    if not np.isfinite(flat).all():
+def _packed(maps: np.ndarray, floors: list[float]) -> dict[str, Any]:
+    """Maps [m r k] as bytes, each scaled to its own most, and the numbers that are said of each and of its r rows.
+
+    Numbers have two digits: of the maps, not of the bytes. strongest: where in a row; −1 where the row is even.
+    """
+    if not np.isfinite(maps).all():
         raise ValueError("a map has numbers that are not finite: they must be, to be shown")
-    peaks = flat.max(axis=1)
-    scaled = np.round(255 * flat / np.where(peaks > 0, peaks, 1)[:, np.newaxis]).astype(np.uint8)
-    return dict(bytes=base64.b64encode(scaled.tobytes()).decode(), peaks=peaks.tolist())
+    found = [strength(values, floor) for values, floor in zip(maps, floors, strict=True)]
+    most, least = maps.max(axis=2), maps.min(axis=2)
+    shown = most > np.array(floors)[:, np.newaxis]
+    scaled = np.round(255 * np.stack([one.parts for one in found])).astype(np.uint8)
+    return dict(
+        bytes=base64.b64encode(scaled.tobytes()).decode(),
+        least=[_short(one.least) for one in found],
+        most=[_short(one.most) for one in found],
+        state=["nothing" if one.nothing else "even" if one.even else "" for one in found],
+        row_most=[_short(value) for value in np.where(shown, most, 0).ravel()],
+        strongest=np.where(least >= EVEN * most, -1, maps.argmax(axis=2)).ravel().tolist(),
+    )
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.2g}")

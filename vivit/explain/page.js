@@ -1,6 +1,6 @@
 "use strict";
 
-// What Python put on the page: frames as pictures, maps as bytes, 255 being the peak of one head over the whole clip.
+// What Python put on the page: frames as pictures, maps as bytes, 255 being the most of one map in the whole clip.
 const data = JSON.parse(document.getElementById("data").textContent);
 const [times, rows, columns] = data.grid;
 const places = rows * columns;
@@ -9,25 +9,17 @@ const maps = { rollout: decoded(data.rollout), relevance: decoded(data.relevance
 const images = data.frames.map((url) => Object.assign(new Image(), { src: url }));
 const part = (id) => document.getElementById(id);
 
-// Inferno, of even steps to the eye, at every seventeenth byte
-const INFERNO =
-  "000004 0c0826 240c4f 420a68 5d126e 781c6d 932667 ae305c c73e4c dd513a ed6925 f8850f fca50a fac62d f2e661 fcffa4";
-const stops = INFERNO.split(" ").map((hex) => [0, 2, 4].map((start) => parseInt(hex.slice(start, start + 2), 16)));
-const palette = Array.from({ length: 256 }, (_, byte) => mixed(byte / 17));
 const PICTURE = 672; // pixels that the picture is at least wide: small frames are enlarged, pixel by pixel
 const SMALL = 96; // pixels of a frame's width below which its pixels stay squares
 const MATRIX = 384; // pixels that the matrix over time is about wide
 const SLOWEST = 100; // milliseconds from frame to frame at least
+const NAMES = { none: "nothing", relevance: "relevance", rollout: "attention rollout", attention: "attention of a layer" };
 const stillness = matchMedia("(prefers-reduced-motion: reduce)");
 let playing = 0;
+let switched = ""; // what a choice changed beside itself
 
 function decoded(map) {
-  return map && { peaks: map.peaks, bytes: Uint8Array.from(atob(map.bytes), (letter) => letter.charCodeAt(0)) };
-}
-
-function mixed(place) {
-  const low = Math.min(Math.floor(place), stops.length - 2);
-  return stops[low].map((value, channel) => Math.round(value + (place - low) * (stops[low + 1][channel] - value)));
+  return map && { ...map, bytes: Uint8Array.from(atob(map.bytes), (letter) => letter.charCodeAt(0)) };
 }
 
 /** What is chosen at the moment. */
@@ -38,55 +30,113 @@ function chosen() {
     time: data.time_of_frame[frame],
     over: document.querySelector("input[name=over]:checked").value,
     opacity: Number(part("opacity").value) / 100,
+    target: Number(part("target").value),
     layer: layers[Number(part("layer").value)],
     head: Number(part("head").value),
   };
 }
 
-/** The bytes of a map at one time, and the value of 255; null where there is none. */
-function mapAt({ over, layer, head, time }) {
+/** The chosen map at one time; null where there is none. */
+function mapAt({ over, layer, target, head, time }) {
   const map = over === "attention" ? layer.space : maps[over];
-  if (!map) return null;
-  const number = over === "attention" ? head : 0;
-  const start = (number * times + time) * places;
-  return { bytes: map.bytes.subarray(start, start + places), peak: map.peaks[number] };
+  return map ? rowOf(map, { relevance: target, attention: head }[over] ?? 0, time, times) : null;
 }
 
-/** A canvas of one pixel a byte. opacity: of the largest; lesser ones are clearer, down to its third power. */
-function heat(bytes, across, opacity = 1) {
+/** One of so many rows of one map: its bytes, its most and where that is, −1 if it is even; and what the map is. */
+function rowOf(map, number, row, count) {
+  const place = number * count + row;
+  const length = map.bytes.length / map.row_most.length;
+  return {
+    bytes: map.bytes.subarray(place * length, (place + 1) * length),
+    rowMost: map.row_most[place],
+    strongest: map.strongest[place],
+    state: map.state[number],
+    least: map.least[number],
+    most: map.most[number],
+  };
+}
+
+/** A canvas of one pixel a byte: one color, the clearer the less. opacity: of the most. */
+function strengths(bytes, across, opacity) {
   const canvas = sized(document.createElement("canvas"), across, bytes.length / across);
   const pixels = new ImageData(canvas.width, canvas.height);
-  bytes.forEach((byte, cell) => pixels.data.set([...palette[byte], 255 * opacity ** (3 - byte / 127.5)], 4 * cell));
+  bytes.forEach((byte, cell) => pixels.data.set([...data.color, Math.round(opacity * byte)], 4 * cell));
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   return canvas;
+}
+
+/** The same over black. */
+function onBlack(context, bytes, across, top, height) {
+  context.fillStyle = "#000";
+  context.fillRect(0, top, context.canvas.width, height);
+  context.imageSmoothingEnabled = false;
+  context.drawImage(strengths(bytes, across, 1), 0, top, context.canvas.width, height);
 }
 
 function sized(canvas, width, height) {
   return Object.assign(canvas, { width, height });
 }
 
-function drawPicture(now) {
+function grey(value) {
+  return `rgb(${value} ${value} ${value})`;
+}
+
+function drawPicture(now, map) {
   const canvas = part("picture");
   const context = canvas.getContext("2d");
+  const { width, height } = canvas;
   context.imageSmoothingEnabled = images[now.frame].naturalWidth > SMALL;
-  context.drawImage(images[now.frame], 0, 0, canvas.width, canvas.height);
-  const map = mapAt(now);
+  context.drawImage(images[now.frame], 0, 0, width, height);
+  if (map) {
+    for (const [blending, value] of [["saturation", 128], ["multiply", data.light]]) {
+      Object.assign(context, { globalCompositeOperation: blending, fillStyle: grey(value) });
+      context.fillRect(0, 0, width, height);
+    }
+    Object.assign(context, { globalCompositeOperation: "source-over", imageSmoothingEnabled: false });
+    context.drawImage(strengths(map.bytes, columns, now.opacity), 0, 0, width, height);
+  }
+  part("mark").textContent = data.marks[now.frame];
+  part("mark").hidden = !data.marks[now.frame];
+}
+
+/** The bar's colors as the picture has them: above over the lightest of the film, below over black. */
+function drawLegend(now, map) {
+  part("legend").hidden = now.over === "none";
+  const context = part("scale").getContext("2d");
+  for (const [row, value] of [data.light, 0].entries()) {
+    context.fillStyle = grey(value);
+    context.fillRect(0, row, 256, 1);
+  }
   context.imageSmoothingEnabled = false;
-  if (map) context.drawImage(heat(map.bytes, columns, now.opacity), 0, 0, canvas.width, canvas.height);
-  part("peak").textContent = map ? short(map.peak) : "no map";
+  context.drawImage(strengths(Uint8Array.from({ length: 256 }, (_, byte) => byte), 256, now.opacity), 0, 0, 256, 2);
+  const unit = data.units[now.over === "attention" ? now.layer.unit : now.over];
+  part("unit").textContent = map ? stateOf(map) || unit : "no map over space";
+  part("peak").textContent = map ? `${map.most}, the most in the clip` : "";
+}
+
+/** Why a map is not drawn; "" if it is. */
+function stateOf(map) {
+  return {
+    nothing: "nothing found: no more than rounding",
+    even: `nearly even in the whole clip: from ${map.least} to ${map.most} everywhere`,
+  }[map.state];
 }
 
 function drawHeads({ layer, head, time }) {
   const { space, heads } = layer;
   part("heads").hidden = !space;
   part("heads-note").textContent = space
-    ? "At the time shown, each on a scale of its own. Choose one to lay it over the frame."
-    : "This encoder's tokens are whole frames: there is no map over space, only over time.";
+    ? `${layer.title}, at the time shown. Full orange is the most of that head in the clip. ` +
+      "Choose one to lay it over the frame."
+    : "This encoder’s tokens are whole frames: there is no map over space, only over time.";
   for (const [number, button] of [...part("heads").children].entries()) {
     const map = mapAt({ over: "attention", layer, head: number, time });
     button.setAttribute("aria-pressed", String(number === head));
-    button.title = `${heads[number]}: brightest is ${short(map.peak)}`;
-    button.querySelector("canvas").getContext("2d").drawImage(heat(map.bytes, columns), 0, 0);
+    onBlack(button.querySelector("canvas").getContext("2d"), map.bytes, columns, 0, rows);
+    button.querySelector(".most").textContent =
+      { nothing: "nothing", even: "nearly even" }[map.state] ??
+      (map.rowMost ? `${map.rowMost} of ${map.most}` : `nothing of ${map.most}`);
+    button.title = `${heads[number]}: the most at this time, and in the clip`;
   }
 }
 
@@ -95,46 +145,47 @@ function drawOverTime({ layer, head, time }) {
   part("over-time-note").textContent = "This attention stays within each frame: there is none over time.";
   if (!layer.time) return;
   const first = layer.class_row ? 1 : 0; // of the rows; the class token's stands above, by half a cell
-  const size = times * (times + first);
-  const bytes = layer.time.bytes.subarray(head * size, (head + 1) * size);
+  const all = rowOf({ ...layer.time, row_most: layer.time.most }, head, 0, 1); // every row as one
   const cell = Math.min(48, Math.max(6, Math.floor(MATRIX / times)));
   const top = (first * 3 * cell) / 2;
   const canvas = sized(part("over-time"), times * cell, top + times * cell);
   const context = canvas.getContext("2d");
-  context.imageSmoothingEnabled = false;
-  if (first) context.drawImage(heat(bytes.subarray(0, times), times), 0, 0, canvas.width, cell);
-  context.drawImage(heat(bytes.subarray(first * times), times), 0, top, canvas.width, times * cell);
+  if (first) onBlack(context, all.bytes.subarray(0, times), times, 0, cell);
+  onBlack(context, all.bytes.subarray(first * times), times, top, times * cell);
   for (const [color, width] of [["#000", 4], ["#fff", 2]]) {
     Object.assign(context, { strokeStyle: color, lineWidth: width });
     context.strokeRect(2, top + time * cell + 2, canvas.width - 4, cell - 4);
     context.strokeRect(time * cell + 2, 2, cell - 4, canvas.height - 4);
   }
-  const row = bytes.subarray((first + time) * times, (first + time + 1) * times);
-  const most = row.indexOf(Math.max(...row));
-  const value = short((row[most] / 255) * layer.time.peaks[head]);
+  const row = rowOf(layer.time, head, first + time, first + times);
+  const looks = row.strongest < 0 ? "at all times about alike" : `most at time ${row.strongest + 1}, ${row.rowMost}`;
   part("over-time-note").textContent =
-    `${first ? "The row on top is the class token's. " : ""}Framed is the time shown, ${time + 1} of ${times}: ` +
-    `it looks most at time ${most + 1}, ${value}. Brightest is ${short(layer.time.peaks[head])}.`;
-  canvas.setAttribute("aria-label", `${layer.title}, ${layer.heads[head]}. ${part("over-time-note").textContent}`);
+    `${layer.title}, ${layer.heads[head].toLowerCase()}. ${first ? "The row on top is the class token’s. " : ""}` +
+    `Framed is the time shown, ${time + 1} of ${times}: it looks ${looks}. ` +
+    (stateOf(all) ? `It is ${stateOf(all)}, so none is colored.` : `Full orange is ${all.most}, the most in the clip.`);
+  canvas.setAttribute("aria-label", part("over-time-note").textContent);
 }
 
 /** What the picture shows, in a sentence. */
-function sentence(now) {
-  const frame = `Frame ${now.frame + 1} of ${images.length}, ${stamp(now.frame)}.`;
-  if (now.over === "none") return frame;
+function sentence(now, map) {
+  const frame = `Frame ${data.frame_names[now.frame]}. ${data.marks[now.frame]}`.trim();
+  if (now.over === "none") return `${switched}${frame}`;
   const what = {
     attention: `${now.layer.title}, ${now.layer.heads[now.head].toLowerCase()}`,
     rollout: "Attention rollout",
-    relevance: `Relevance of “${data.target}”`,
+    relevance: `Relevance of the logit of ${data.targets[now.target]}`,
   }[now.over];
-  const map = mapAt(now);
-  if (!map) return `${frame} ${what}: no map over space, as its tokens are whole frames.`;
-  const best = map.bytes.indexOf(Math.max(...map.bytes));
-  if (!map.bytes[best]) return `${frame} ${what}: nothing here.`;
-  const [row, column] = [Math.floor(best / columns), best % columns];
-  const value = short((map.bytes[best] / 255) * map.peak);
+  return `${switched}${frame} ${what}: ${found(map)}.`;
+}
+
+function found(map) {
+  if (!map) return "no map over space, as its tokens are whole frames";
+  if (stateOf(map)) return stateOf(map);
+  if (!map.rowMost) return "nothing in this frame";
+  if (map.strongest < 0) return `about the same everywhere in this frame, ${map.rowMost}`;
+  const [row, column] = [Math.floor(map.strongest / columns), map.strongest % columns];
   const square = `row ${row + 1} of ${rows}, column ${column + 1} of ${columns}`;
-  return `${frame} ${what}: strongest at the ${side(row, column)}, ${square}, with ${value}.`;
+  return `strongest at the ${side(row, column)}, ${square}, with ${map.rowMost}`;
 }
 
 function side(row, column) {
@@ -143,25 +194,33 @@ function side(row, column) {
   return words.filter(Boolean).join(" ") || "centre";
 }
 
-function stamp(frame) {
-  return data.unit === "s" ? `${data.stamps[frame].toFixed(2)} s` : `${data.unit} ${data.stamps[frame]}`;
-}
-
-function short(value) {
-  return String(Number(value.toPrecision(2)));
-}
-
 function draw() {
   const now = chosen();
-  drawPicture(now);
+  const map = mapAt(now);
+  drawPicture(now, map);
+  drawLegend(now, map);
   drawHeads(now);
   drawOverTime(now);
-  part("said").textContent = sentence(now);
-  part("picture").setAttribute("aria-label", sentence(now));
-  part("time-value").textContent = `${now.frame + 1} of ${images.length}, ${stamp(now.frame)}`;
-  part("time").setAttribute("aria-valuetext", part("time-value").textContent);
+  part("said").textContent = sentence(now, map);
+  part("picture").setAttribute("aria-label", sentence(now, map));
+  part("time-value").textContent = data.frame_names[now.frame];
+  part("time").setAttribute("aria-valuetext", `${data.frame_names[now.frame]} ${data.marks[now.frame]}`.trim());
   part("opacity-value").textContent = `${part("opacity").value} %`;
   part("opacity").setAttribute("aria-valuetext", part("opacity-value").textContent);
+}
+
+/** Draws after a choice that changed nothing but itself. */
+function redraw() {
+  switched = "";
+  draw();
+}
+
+/** Lays what was chosen over the frame, and says so if that was something else. */
+function show(over) {
+  const before = chosen().over;
+  document.querySelector(`input[value=${over}]`).checked = true;
+  switched = before === over ? "" : `Now ${NAMES[over]}, no longer ${NAMES[before]}. `;
+  draw();
 }
 
 /** The chosen layer's heads, as choices and as tiles; the first is the mean of all. */
@@ -175,17 +234,15 @@ function tile(name, head) {
   const button = Object.assign(document.createElement("button"), { type: "button" });
   const canvas = sized(document.createElement("canvas"), columns, rows);
   canvas.setAttribute("aria-hidden", "true");
-  button.append(canvas, Object.assign(document.createElement("span"), { textContent: name }));
+  const texts = [["name", name], ["most", ""]].map(([className, textContent]) =>
+    Object.assign(document.createElement("span"), { className, textContent }),
+  );
+  button.append(canvas, ...texts);
   button.addEventListener("click", () => {
     part("head").value = head;
-    showAttention();
+    show("attention");
   });
   return button;
-}
-
-function showAttention() {
-  document.querySelector("input[value=attention]").checked = true;
-  draw();
 }
 
 /** Plays or pauses; for who wants no motion, a frame on. */
@@ -199,7 +256,7 @@ function play() {
 
 function step() {
   part("time").value = (Number(part("time").value) + 1) % images.length;
-  draw();
+  redraw();
 }
 
 function namePlay() {
@@ -211,20 +268,20 @@ function start() {
   const { naturalWidth, naturalHeight } = images[0];
   const scale = Math.max(1, Math.ceil(PICTURE / naturalWidth));
   sized(part("picture"), naturalWidth * scale, naturalHeight * scale);
-  part("scale").getContext("2d").drawImage(heat(Uint8Array.from(palette.keys()), 256), 0, 0);
   part("time").max = images.length - 1;
   part("layer").replaceChildren(...layers.map((layer, number) => new Option(layer.title, number)));
   part("layer").value = layers.findLastIndex((layer) => layer.space); // the last one that has something to lay over
   offerHeads();
   part("layer").addEventListener("change", () => {
     offerHeads();
-    showAttention();
+    show("attention");
   });
-  part("head").addEventListener("change", showAttention);
+  part("head").addEventListener("change", () => show("attention"));
+  part("target").addEventListener("change", () => show("relevance"));
   part("play").addEventListener("click", play);
   stillness.addEventListener("change", namePlay);
-  for (const id of ["time", "opacity"]) part(id).addEventListener("input", draw);
-  for (const choice of document.querySelectorAll("input[name=over]")) choice.addEventListener("change", draw);
+  for (const id of ["time", "opacity"]) part(id).addEventListener("input", redraw);
+  for (const choice of document.querySelectorAll("input[name=over]")) choice.addEventListener("change", redraw);
   namePlay();
   part("look").hidden = false;
   draw();

@@ -8,17 +8,21 @@ import base64
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import cache
 from importlib import resources
 from pathlib import PurePath
-from string import Template
+from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from vivit.explain.drawn import drawn
 from vivit.explain.explanation import Explanation
 from vivit.explain.filters import most_used
 from vivit.explain.images import png_url
-from vivit.explain.tables import escaped, fact_rows, figures, label_table, percent, span, view_columns, view_rows
+from vivit.explain.tables import facts, figures, head_title, label_tables, percent, span, view_columns, view_rows
+from vivit.printable import printable
 from vivit.reference.config import Config
 
 GAP = 2  # pixels between filters
@@ -31,37 +35,43 @@ def page(explanation: Explanation) -> str:
     Raises ValueError if a map has a number that is not finite, which a picture cannot show.
     """
     one = explanation
-    html, script = _file("page.html"), _file("page.js")
-    style = _file("page.css") + _file("viewer.css")
+    script, style = _file("page.js"), _file("page.css") + _file("viewer.css")
     largest = most_used(one.filters)
-    return Template(html).substitute(
-        title=escaped(f"{_last(one.name)}: {one.target.label}"),
-        name=escaped(_last(one.name)),
-        answer=", ".join(
-            f"<strong>{escaped(head[0].label)}</strong> {percent(head[0].probability)}" for head in one.scores
-        ),
-        checkpoint=f"<strong>{escaped(_last(one.checkpoint) or 'the model')}</strong>",
+    return _template().render(
+        name=_last(one.name),
+        target=one.targets[0].label,
+        best=[(head_title(one, head), *rows[0]) for head, rows in enumerate(one.scores)],
+        checkpoint=_last(one.checkpoint) or "the model",
         view_count=f"{len(one.views)} views" if len(one.views) > 1 else "one view",
-        labels="\n".join(label_table(one, head) for head in range(len(one.scores))),
+        labels=list(label_tables(one)),
         pictured=_pictured(one),
-        target=escaped(one.target.label),
+        choices=list(_choices(one)),
         token=_token(one.config),
         query=_query(one.config),
         kinds=" ".join(_kinds(one)),
-        view_columns="".join(f'<th scope="col">{name}</th>' for name in view_columns(one)),
-        view_rows="\n".join(view_rows(one)),
+        view_columns=view_columns(one),
+        view_rows=list(view_rows(one)),
         filters=png_url(filter_picture(one.filters[largest])),
         filters_note=_filters_note(one, len(largest)),
         filters_alt=f"{len(largest)} tubelet filters as small pictures",
-        figures=fact_rows(figures(one)),
-        config=fact_rows(asdict(one.config)),
-        preprocessing=fact_rows(asdict(one.preprocessing)),
+        facts={
+            "Figures": facts(figures(one)),
+            "Preprocessing": facts(asdict(one.preprocessing)),
+            "Config": facts(asdict(one.config)),
+        },
         data=drawn(one),
-        style=style,
-        script=script,
+        style=Markup(style),
+        script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def framed(explanation: Explanation) -> str:
+    """The page as part of another, such as a notebook's: in a frame of its own, so that neither changes the other."""
+    title, style = printable(_last(explanation.name)), "width: 100%; height: 56rem; border: 0"
+    attributes = f'sandbox="allow-scripts" title="{escape(title)}" style="{style}"'
+    return f'<iframe srcdoc="{escape(page(explanation))}" {attributes}></iframe>'
 
 
 def filter_picture(kernels: np.ndarray) -> np.ndarray:
@@ -81,8 +91,16 @@ def filter_picture(kernels: np.ndarray) -> np.ndarray:
 
 def _pictured(one: Explanation) -> str:
     view = one.views[one.view]
-    unit = "seconds" if one.unit == "s" else f"{one.unit}s"
-    return f"view {one.view}: {len(one.frames)} frames, {unit} {span(one, view)}, crop {view.crop + 1} of {one.crops}"
+    unit = "seconds" if one.unit == "s" else "the array’s"
+    crop = f"crop {view.crop + 1} of {one.crops}"
+    return f"view {one.view + 1}: {len(one.frames)} frames, {unit} {span(one, view)}, {crop}"
+
+
+def _choices(one: Explanation) -> Iterable[tuple[str, list[tuple[int, str, float]]]]:
+    """Of each head its name and the targets that can be chosen: number, label, probability, the likeliest first."""
+    for head in range(len(one.scores)):
+        of_head = [(n, target.label, target.probability) for n, target in enumerate(one.targets) if target.head == head]
+        yield head_title(one, head), sorted(of_head, key=lambda choice: -choice[2])
 
 
 def _token(config: Config) -> str:
@@ -92,7 +110,13 @@ def _token(config: Config) -> str:
 
 def _query(config: Config) -> str:
     """Whose attention is shown, as AttentionMaps says."""
-    return "the class token, from which the label is read" if config.class_token else "all tokens alike"
+    if config.class_token:
+        return "the class token, from which the label is read"
+    pooled = {
+        "first": ", although the label is read from the first",
+        "max": ", although the label is read from the largest",
+    }
+    return f"all tokens alike{pooled.get(config.pooling, '')}"
 
 
 def _kinds(one: Explanation) -> Iterable[str]:
@@ -119,6 +143,21 @@ def _filters_note(one: Explanation, shown: int) -> str:
         f"What the first layer looks for in the pixels of a token. {which}, the largest first: "
         f"each of {height} × {width} pixels{times}, on a scale of its own; grey is 0."
     )
+
+
+@cache
+def _template() -> Any:
+    """page.html, which escapes whatever is put into it, once it can be shown."""
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(_file),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    environment.filters["percent"] = percent
+    return environment.get_template("page.html")
 
 
 def _last(path: str) -> str:

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vivit import figures
+from vivit import figures, fonts
+from vivit.explain.drawn import title
 from vivit.explain.explanation import AttentionMaps, Explanation
+from vivit.explain.strength import LOST, Strength, over_film, strength
+from vivit.explain.tables import head_title, percent, span
 from vivit.figures import check_installed as check_installed  # of saving.py
 from vivit.printable import printable
 from vivit.reference.tubelet import frame_indices
@@ -23,7 +26,7 @@ LABELS, HEADS = 5, 6  # of each head, and heads; what is beyond is counted
 LONGEST = 300  # letters of a text that are looked at before it is cut to its room
 PATH = 80  # letters of the video's name
 INK, SOFT, RULE, BAR, TARGET = "#1a1a2e", "#5c6b7a", "#e4e4ea", "#9db4d6", "#b3501b"
-PALETTE, STRENGTH = "inferno", 0.72  # of the maps, over frames in gray
+STRENGTH = 0.9  # opacity of full color over the film
 # inches
 EDGE, GAP, NAMES, SCALE, BARS, HEADING, STAMPS = 0.35, 0.08, 1.75, 0.85, 3.1, 0.95, 0.3
 LINE, HEAD, PAUSE = 0.46, 0.42, 0.16  # a label with its bar, a head's name, room before the next head
@@ -31,16 +34,18 @@ WIDEST, TALLEST, NARROWEST = 1.7, 2.0, 0.4  # of a frame
 
 
 class Row(NamedTuple):
-    """Maps over the frames. values: float[t s]; below zero is shown as zero."""
+    """Maps over the frames. values: float[t s]. floor: what is no more than this may be rounding."""
 
     name: str
     about: str
     values: np.ndarray
+    floor: float
 
 
-def write_picture(explanation: Explanation, path: Path) -> None:
+def write_picture(explanation: Explanation, path: Path) -> str:
     """Writes a PNG: a row of frames, maps over them (attention, rollout, relevance), bars of the best labels.
 
+    Returns as figures.write.
     Raises ValueError if the folder is not there, or without Matplotlib.
     """
     rows = _rows(explanation)
@@ -60,7 +65,7 @@ def write_picture(explanation: Explanation, path: Path) -> None:
         for number, row in enumerate(rows, 1):
             _draw_row(paper, row, explanation, places, frames, cell, top + STAMPS + number * (cell[1] + GAP))
         _draw_bars(paper, explanation, width - EDGE - BARS, top)
-    figures.write(figure, path)
+    return figures.write(figure, path)
 
 
 class _Paper(NamedTuple):
@@ -80,6 +85,7 @@ class _Paper(NamedTuple):
         whole = printable(text)
         shown = whole[:LONGEST]
         drawn = self.figure.text(left / self.width, 1 - top / self.height, shown, parse_math=False, **style)
+        fonts.fit(drawn)  # before it is measured
         low, high = 0, len(shown)  # letters that fit, letters that do not
         if len(whole) == len(shown) and self._inches(drawn) <= room:
             return
@@ -98,9 +104,10 @@ def _rows(explanation: Explanation) -> list[Row]:
     last = _last_in_space(explanation.attention)
     if last is not None and last.space is not None:
         heads = "1 head" if len(last.heads) == 1 else f"mean of {len(last.heads)} heads"
-        rows.append(Row("Attention", f"{last.stage}\n{heads}", last.space.mean(axis=0)))
-    rows.append(Row("Rollout", "attention of all layers,\nfrom the output to tokens", explanation.rollout))
-    rows.append(Row("Relevance", "of the target class:\nattention × gradient", explanation.relevance))
+        rows.append(Row("Attention", f"{title(last.stage)}\n{heads}", last.space.mean(axis=0), LOST))
+    rows.append(Row("Rollout", "attention of all layers,\nfrom the output to tokens", explanation.rollout, LOST))
+    about = "of the class’s logit:\nattention × gradient"
+    rows.append(Row("Relevance", about, explanation.relevance[0], float(explanation.rounding[0])))
     return rows
 
 
@@ -125,16 +132,15 @@ def _cell(size: tuple[int, int]) -> tuple[float, float]:
 
 
 def _draw_heading(paper: _Paper, explanation: Explanation, room: float) -> None:
-    target, view = explanation.target, explanation.views[explanation.view]
+    target, view = explanation.targets[0], explanation.views[explanation.view]
     crop = f", crop {view.crop + 1} of {explanation.crops}" if explanation.crops > 1 else ""
-    when = (
-        f"{view.start:.2f} to {view.end:.2f} s" if explanation.unit == "s" else f"frames {view.start:g} to {view.end:g}"
-    )
-    where = f"view {explanation.view} (of {len(explanation.views)}, from 0), {when}{crop}"
+    when = span(explanation, view)
+    when = f"{when} s" if explanation.unit == "s" else f"frames {when}"
+    where = f"view {explanation.view + 1} of {len(explanation.views)}, {when}{crop}"
     # each has its own room: a long name must not push another out; of a path the end says more than the start
     name = explanation.name if len(explanation.name) <= PATH else f"…{explanation.name[1 - PATH :]}"
     paper.text(EDGE, EDGE + 0.16, name, room=room, fontsize=15, fontweight="bold")
-    said = f"{100 * target.probability:.1f} %  {target.label}"
+    said = f"{percent(target.probability)}  {target.label}"
     paper.text(EDGE, EDGE + 0.44, said, room=room * 0.65, fontsize=11, color=TARGET, fontweight="bold")
     paper.text(EDGE + room, EDGE + 0.44, where, ha="right", color=SOFT)
     made = f"by {explanation.checkpoint}" if explanation.checkpoint else "by a model without a name"
@@ -144,11 +150,11 @@ def _draw_heading(paper: _Paper, explanation: Explanation, room: float) -> None:
 def _draw_frames(
     paper: _Paper, explanation: Explanation, frames: np.ndarray, cell: tuple[float, float], top: float
 ) -> None:
-    _draw_names(paper, Row("Frames", "as the model saw them", explanation.frames), cell, top + STAMPS)
+    _draw_names(paper, "Frames", "as the model saw them", cell, top + STAMPS)
     for column, frame in enumerate(frames.tolist()):
         left = EDGE + NAMES + column * (cell[0] + GAP)
-        second = explanation.stamps[frame]
-        stamp = f"{second:.2f} s" if explanation.unit == "s" else f"frame {second:g}"
+        at = explanation.stamps[frame]
+        stamp = f"{at:.2f} s" if explanation.unit == "s" else f"frame {at + 1:g}"
         paper.text(left + cell[0] / 2, top + STAMPS - 0.06, stamp, ha="center", va="bottom", color=SOFT, fontsize=8)
         _show(paper, explanation.frames[frame], left, top + STAMPS, cell)
 
@@ -162,36 +168,39 @@ def _draw_row(
     cell: tuple[float, float],
     top: float,
 ) -> None:
-    """One color scale for the row: from 0 to the largest value of all times, those not pictured too."""
-    from matplotlib import colormaps
-
+    """One scale for the row: from 0 to the most of all times, those not pictured too."""
     _, rows, columns = explanation.config.grid
     values = np.nan_to_num(np.asarray(row.values, np.float64), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
-    largest = values.max()
-    palette = colormaps[PALETTE]
-    _draw_names(paper, row, cell, top)
+    shown = strength(values, row.floor)
+    _draw_names(paper, row.name, f"{row.about}{_why_blank(shown)}", cell, top)
     height, width = explanation.frames.shape[1:3]
     for column, (place, frame) in enumerate(zip(places.tolist(), frames.tolist(), strict=True)):
-        map_ = (values[place] / (largest or 1)).reshape(rows, columns)
-        heat = palette(map_.repeat(height // rows, axis=0).repeat(width // columns, axis=1))[..., :3]
-        gray = explanation.frames[frame].mean(axis=-1, keepdims=True) / 255
+        parts = shown.parts[place].reshape(rows, columns)
+        parts = STRENGTH * parts.repeat(height // rows, axis=0).repeat(width // columns, axis=1)
         left = EDGE + NAMES + column * (cell[0] + GAP)
-        _show(paper, STRENGTH * heat + (1 - STRENGTH) * gray, left, top, cell)
-    _draw_scale(paper, palette, largest, EDGE + NAMES + len(frames) * (cell[0] + GAP) + 0.04, top, cell[1])
+        _show(paper, over_film(explanation.frames[frame], parts), left, top, cell)
+    _draw_scale(paper, shown.most, EDGE + NAMES + len(frames) * (cell[0] + GAP) + 0.04, top, cell[1])
 
 
-def _draw_names(paper: _Paper, row: Row, cell: tuple[float, float], top: float) -> None:
+def _why_blank(shown: Strength) -> str:
+    if shown.nothing:
+        return "\nnothing found"
+    return "\nnearly even everywhere" if shown.even else ""
+
+
+def _draw_names(paper: _Paper, name: str, about: str, cell: tuple[float, float], top: float) -> None:
     room = NAMES - 0.15
-    paper.text(EDGE, top + cell[1] / 2 - 0.2, row.name, fontsize=11, fontweight="bold", room=room, va="center")
-    for line, about in enumerate(row.about.splitlines()):
-        paper.text(EDGE, top + cell[1] / 2 + 0.17 * line, about, room=room, color=SOFT, fontsize=8, va="center")
+    paper.text(EDGE, top + cell[1] / 2 - 0.2, name, fontsize=11, fontweight="bold", room=room, va="center")
+    for number, line in enumerate(about.splitlines()):
+        paper.text(EDGE, top + cell[1] / 2 + 0.17 * number, line, room=room, color=SOFT, fontsize=8, va="center")
 
 
-def _draw_scale(paper: _Paper, palette: Any, largest: float, left: float, top: float, height: float) -> None:
-    ax = paper.axes(left, top, 0.1, height)
-    ax.imshow(palette(np.linspace(1, 0, 256))[:, np.newaxis, :3], aspect="auto")
-    ax.set_axis_off()
-    paper.text(left + 0.15, top, f"{largest:.3g}", fontsize=8, color=SOFT, va="top")
+def _draw_scale(paper: _Paper, most: float, left: float, top: float, height: float) -> None:
+    """The colors from 0 to the most, over black and over the lightest of the film."""
+    film = np.broadcast_to(np.array([0, 255], np.uint8)[:, np.newaxis], (256, 2, 3))
+    _show(paper, over_film(film, STRENGTH * np.linspace(1, 0, 256)[:, np.newaxis]), left, top, (0.1, height))
+    paper.text(left + 0.15, top, f"{most:.2g}", fontsize=8, color=SOFT, va="top")
+    paper.text(left + 0.15, top + 0.14, "of the clip", fontsize=7, color=SOFT, va="top")
     paper.text(left + 0.15, top + height, "0", fontsize=8, color=SOFT, va="bottom")
 
 
@@ -202,16 +211,17 @@ def _show(paper: _Paper, pixels: np.ndarray, left: float, top: float, cell: tupl
 
 
 def _draw_bars(paper: _Paper, explanation: Explanation, left: float, top: float) -> None:
+    target = explanation.targets[0]
     for number, best in enumerate(explanation.scores[:HEADS]):
         several = len(explanation.scores) > 1
-        heading = f"Head {number + 1} of {len(explanation.scores)}" if several else "Labels"
+        heading = f"{head_title(explanation, number)} of {len(explanation.scores)}" if several else "Labels"
         paper.text(left, top + 0.14, heading, fontsize=11, fontweight="bold")
         paper.text(left + BARS, top + 0.14, "over all views", ha="right", fontsize=8, color=SOFT)
         top += HEAD
         for score in best[:LABELS]:
-            its = number == explanation.target.head and score.label == explanation.target.label
+            its = number == target.head and score.label == target.label
             paper.text(left, top + 0.13, score.label, room=BARS - 0.7, fontweight="bold" if its else "normal")
-            paper.text(left + BARS, top + 0.13, f"{100 * score.probability:.1f} %", ha="right")
+            paper.text(left + BARS, top + 0.13, percent(score.probability), ha="right")
             ax = paper.axes(left, top + 0.21, BARS, 0.09)
             ax.barh([0], [1], color=RULE)
             ax.barh([0], [score.probability], color=TARGET if its else BAR)

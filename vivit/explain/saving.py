@@ -10,17 +10,18 @@ from vivit.writing import check_place, write_text
 PAGES, PICTURES = (".html", ".htm"), (".png",)
 
 
-def save(explanation: Explanation, path: str | Path) -> None:
+def save(explanation: Explanation, path: str | Path) -> str:
     """Writes a self-contained page (.html), or a still picture (.png), which needs the [plot] extra.
 
+    Returns which fonts are missing here for letters of a picture, as it says below itself; "" if none is.
     Raises ValueError, naming the path, for another ending, a folder that is not there, or without the extra.
     """
     path = Path(path)
     check_output(path)
     if path.suffix.lower() in PICTURES:
-        write_picture(explanation, path)
-    else:
-        write_text(path, page(explanation))
+        return write_picture(explanation, path)
+    write_text(path, page(explanation))
+    return ""
 
 
 def check_output(path: Path) -> None:

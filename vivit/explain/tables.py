@@ -1,45 +1,57 @@
-"""The tables of an explanation's page, as HTML: labels, views, figures. Names and labels are escaped."""
+"""What the tables of an explanation's page say: labels, views, figures, in words and numbers. How: page.html."""
 
 from collections.abc import Iterable
-from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from vivit.explain.explanation import Explanation, ViewScores
-from vivit.printable import printable
 
 
-def label_table(one: Explanation, head: int) -> str:
-    """The best labels of one head, each with a bar."""
-    shown, classes = len(one.scores[head]), one.config.classes[head]
-    caption = f"The best {shown} of {classes} labels" if shown < classes else f"All {classes} labels"
-    if len(one.scores) > 1:
-        caption = f"Head {head + 1}: {caption[0].lower()}{caption[1:]}"
-    rows = "\n".join(
-        f'<tr><th scope="row">{escaped(label)}{_bar(probability)}</th>'
-        f'<td class="percent">{percent(probability)}</td></tr>'
-        for label, probability in one.scores[head]
-    )
-    columns = '<tr><th scope="col">Label</th><th scope="col" class="percent">Probability</th></tr>'
-    return (
-        f'<table class="labels"><caption>{caption}</caption><thead>{columns}</thead><tbody>\n{rows}\n</tbody></table>'
-    )
+class Labels(NamedTuple):
+    """The best labels of one head. rows: label, probability."""
+
+    caption: str
+    rows: tuple[tuple[str, float], ...]
+
+
+class ViewRow(NamedTuple):
+    """One view: its number, as `vivit explain --view` takes it, where it lies and the best label of each head."""
+
+    number: int
+    pictured: bool
+    span: str
+    crop: str
+    best: tuple[tuple[str, float], ...]
+
+
+def label_tables(one: Explanation) -> Iterable[Labels]:
+    """A table a head."""
+    for head, (rows, classes) in enumerate(zip(one.scores, one.config.classes, strict=True)):
+        caption = f"The best {len(rows)} of {classes} labels" if len(rows) < classes else f"All {classes} labels"
+        several = f"{head_title(one, head)}: {caption[0].lower()}{caption[1:]}"
+        yield Labels(several if len(one.scores) > 1 else caption, rows)
+
+
+def head_name(one: Explanation, head: int) -> str:
+    """What a head of the model is called: by its name or its number, from 1."""
+    return one.head_names[head] if one.head_names else f"head {head + 1}"
+
+
+def head_title(one: Explanation, head: int) -> str:
+    """The same as a title: "Head 1"."""
+    name = head_name(one, head)
+    return f"{name[:1].upper()}{name[1:]}"
 
 
 def view_columns(one: Explanation) -> list[str]:
     """The headings of view_rows."""
-    heads = [f"Best of head {number + 1}" for number in range(len(one.scores))]
+    heads = [f"Best of {head_name(one, head)}" for head in range(len(one.scores))]
     return ["View", "Seconds" if one.unit == "s" else "Frames", "Crop", *(heads if len(heads) > 1 else ["Best label"])]
 
 
-def view_rows(one: Explanation) -> Iterable[str]:
-    """Each view: its number, as `vivit explain --view` takes it, where it lies and the best label of each head."""
+def view_rows(one: Explanation) -> Iterable[ViewRow]:
+    """The views in their order."""
     for number, view in enumerate(one.views):
-        mark, words = (' class="pictured" aria-current="true"', " (pictured)") if number == one.view else ("", "")
-        best = (
-            f'{escaped(label)} <span class="percent">{percent(probability)}</span>' for label, probability in view.best
-        )
-        data = "".join(f"<td>{cell}</td>" for cell in (span(one, view), f"{view.crop + 1} of {one.crops}", *best))
-        yield f'<tr{mark}><th scope="row">{number}{words}</th>{data}</tr>'
+        yield ViewRow(number + 1, number == one.view, span(one, view), f"{view.crop + 1} of {one.crops}", view.best)
 
 
 def figures(one: Explanation) -> dict[str, Any]:
@@ -56,31 +68,21 @@ def figures(one: Explanation) -> dict[str, Any]:
     }
 
 
-def fact_rows(values: dict[str, Any]) -> str:
-    """A row a value."""
-    cells = ((escaped(name), escaped(_plain(value))) for name, value in values.items())
-    return "\n".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in cells)
+def facts(values: dict[str, Any]) -> list[tuple[str, str]]:
+    """Names and values in words."""
+    return [(name, _plain(value)) for name, value in values.items()]
 
 
 def span(one: Explanation, view: ViewScores) -> str:
-    """From the first frame of a view to its last, in the stamps' unit."""
-    return f"{view.start:.2f} to {view.end:.2f}" if one.unit == "s" else f"{view.start:g} to {view.end:g}"
+    """From the first frame of a view to its last: seconds, or the numbers of an array's frames, from 1."""
+    if one.unit == "s":
+        return f"{view.start:.2f} to {view.end:.2f}"
+    return f"{view.start + 1:g} to {view.end + 1:g}"
 
 
 def percent(probability: float) -> str:
     """0.123 as "12.3 %"."""
     return f"{100 * probability:.1f} %"
-
-
-def escaped(value: object) -> str:
-    """Any value as text that HTML shows as it is."""
-    return escape(printable(str(value)))
-
-
-def _bar(part: float) -> str:
-    """Beside its number, so it is hidden from who hears the page."""
-    rectangle = f'<rect width="{100 * part:.2f}" height="1"/>'
-    return f'<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">{rectangle}</svg>'
 
 
 def _plain(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Pictures of a training and of an evaluation: learning curves and confusion matrices, as PNG files.
 
-Names are shown as they are: a $ in them is no formula, and a character that the font lacks is a box.
+Names are shown as they are: a $ in them is no formula.
 """
 
 import math
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vivit import figures
+from vivit.printable import printable
 from vivit.training.logs import read_metrics
 
 INK, FAINT, GRID = "#1a1a2e", "#9db4d6", "#e4e4ea"
@@ -25,7 +26,8 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     """Draws the loss, the learning rate and what was validated over the steps.
 
     metrics: a metrics.jsonl, whose events may hold "loss" and "learning_rate" (kind train), and "loss" and fractions
-    of any name, such as "top_1" (kind validation). png: the file, which appears whole.
+    of any name, such as "top_1" (kind validation). png: the file, which appears whole. title: unless one is given, the
+    name of the folder that was trained in, which metrics is in.
     Raises ValueError if there is no event of training or validation, or without Matplotlib.
     """
     figures.check_installed()
@@ -65,8 +67,8 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
         ax.spines[["top", "right"]].set_visible(False)
         ax.margins(x=0.01)
     axes[-1].set_xlabel("step")
-    if title:
-        figure.suptitle(title, parse_math=False, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    heading = title or f"Learning curves of {printable(Path(metrics).absolute().parent.name)}"
+    figure.suptitle(heading, parse_math=False, x=0.01, ha="left", fontsize=12, fontweight="bold")
     figures.write(figure, Path(png))
 
 
