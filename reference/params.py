@@ -14,24 +14,45 @@ from vivit.reference.config import COLORS, Config
 Array = Any  # np.ndarray here, jax.Array in production, Leaf in shapes(config)
 
 
+def _brief(self: Any) -> str:
+    """A part of the tree in one line: of its arrays what they are, not the numbers."""
+    fields = zip(self._fields, self, strict=True)
+    return f"{type(self).__name__}({', '.join(f'{name}={_named(value)}' for name, value in fields)})"
+
+
+def _named(value: Any) -> str:
+    if not hasattr(value, "dtype"):
+        return repr(value)
+    return f"{value.dtype}[{' '.join(map(str, value.shape))}]"
+
+
+def _size(tree: Any) -> int:
+    """How many numbers are in it."""
+    return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in leaves(tree))
+
+
 class Dense(NamedTuple):
     kernel: Array  # [in out], in an encoder [l in out]
     bias: Array  # [out], in an encoder [l out]
+    __repr__ = _brief
 
 
 class LayerNorm(NamedTuple):
     scale: Array  # [c], in an encoder [l c]
     bias: Array  # [c], in an encoder [l c]
+    __repr__ = _brief
 
 
 class Attention(NamedTuple):
     qkv: Dense  # kernel [l c 3c]: query, key, value one after the other, heads contiguous within each
     out: Dense  # kernel [l c c]
+    __repr__ = _brief
 
 
 class Mlp(NamedTuple):
     hidden: Dense  # kernel [l c f]
     out: Dense  # kernel [l f c]
+    __repr__ = _brief
 
 
 class Block(NamedTuple):
@@ -41,6 +62,7 @@ class Block(NamedTuple):
     attention: Attention
     mlp_norm: LayerNorm
     mlp: Mlp
+    __repr__ = _brief
 
 
 class FactorisedBlock(NamedTuple):
@@ -52,6 +74,7 @@ class FactorisedBlock(NamedTuple):
     space_attention: Attention
     mlp_norm: LayerNorm
     mlp: Mlp
+    __repr__ = _brief
 
 
 class Encoder(NamedTuple):
@@ -59,6 +82,7 @@ class Encoder(NamedTuple):
     positions: Array | None  # [n c], the class token's first
     blocks: Block | FactorisedBlock
     norm: LayerNorm
+    __repr__ = _brief
 
 
 class Params(NamedTuple):
@@ -67,6 +91,12 @@ class Params(NamedTuple):
     temporal_encoder: Encoder | None  # model 2 with temporal_layers > 0
     representation: Dense | None  # kernel [c r]
     head: Dense | None  # kernel [c v], or [r v] behind a representation
+
+    def __repr__(self) -> str:
+        lines = (
+            f"  {name}: {_size(tree):,}" for name, tree in zip(self._fields, self, strict=True) if tree is not None
+        )
+        return "\n".join([f"Params of {_size(self):,} numbers", *lines])
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from videos import write_video
 
 import vivit
 from vivit import cli
+from vivit.inference.classification import classify
 from vivit.labels import read_labels
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import named
+from vivit.reference.params import parameters
 
 TINY = named("vivit-tiny/8x2")
 NAMES = (("cat", "dog", "fish", "bird", "worm"),)
@@ -44,6 +46,29 @@ def test_classify_gives_the_best_classes_of_each_head_with_their_probabilities(t
     assert second.label == f"class {logits[3:].argmax()}"  # numbered head by head
     with pytest.raises(ValueError, match=r"classes is \(\): the model has no head"):
         model(replace(config, classes=())).classify(clip)
+
+
+@pytest.mark.fast
+def test_models_parameters_and_results_print_in_a_few_lines(tmp_path):
+    config = replace(TINY, classes=(400, 5))
+    labels = (tuple(f"a class with a name, {number}" for number in range(400)), NAMES[0])
+    ready = model(config, labels=labels)
+    write_video(tmp_path / "clip.mkv", 20)
+    classified = next(classify(ready, [tmp_path / "clip.mkv"], views=(2, 3)))
+    found = ready.explain(tmp_path / "clip.mkv", views=(2, 3))
+    vivit.save(tmp_path / "model", ready)
+    loaded = vivit.load(tmp_path / "model")
+    for shown in (ready, ready.params, ready.params.encoder, classified, found, loaded.report):
+        text = repr(shown)
+        assert text.count("\n") <= 6
+        assert len(text) < 1000
+        assert "array(" not in text
+    assert f"{parameters(config):,}" in repr(ready)
+    assert "8 frames of 32 × 32 pixels" in repr(ready)
+    assert "400 ('a class with a name, 0', 'a class with a name, 1', …) and 5" in repr(ready)
+    assert repr(ready.params).splitlines()[0] == f"Params of {parameters(config):,} numbers"
+    assert repr(ready.params.head) == f"Dense(kernel=float32[{config.channels} 405], bias=float32[405])"
+    assert f"clip.mkv': {found.scores[0][0].label}" in repr(found)
 
 
 def test_a_clip_is_resized_and_cropped_as_the_checkpoint_says(tmp_path):

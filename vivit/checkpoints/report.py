@@ -27,6 +27,9 @@ class Report(NamedTuple):
         ]
         return "\n".join([*(lines if self.origins else []), *self.notes])
 
+    def __repr__(self) -> str:
+        return f"Report(where {len(self.origins)} leaves come from, {len(self.notes)} notes: print it)"
+
     def noted(self, *notes: str) -> "Report":
         """This report with further notes."""
         return self._replace(notes=(*self.notes, *notes))

@@ -5,7 +5,7 @@ Videos are decoded in threads while the device computes.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -37,8 +37,8 @@ class Classification:
     """
 
     heads: tuple[tuple[Score, ...], ...]
-    views: tuple[View, ...]
-    logits: np.ndarray
+    views: tuple[View, ...] = field(repr=False)
+    logits: np.ndarray = field(repr=False)
 
 
 def classify(

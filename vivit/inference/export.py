@@ -23,7 +23,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Exported:
 
     path: Path
     description_path: Path
-    description: dict[str, Any]
+    description: dict[str, Any] = field(repr=False)
 
 
 def export(

@@ -5,7 +5,7 @@ one order, and each example's logits are added up in that order in float64.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,11 @@ class Result:
     """
 
     report: dict[str, Any]
-    logits: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
+    logits: np.ndarray = field(repr=False)
+    labels: np.ndarray = field(repr=False)
+    index: np.ndarray = field(repr=False)
     broken: dict[str, str]
-    dataset: Dataset
+    dataset: Dataset = field(repr=False)
 
 
 def evaluate(
