@@ -415,9 +415,9 @@ def test_a_command_whose_extra_is_missing_names_it(monkeypatch, capsys, tmp_path
 
     for name in ("train", "scale"):
         monkeypatch.setattr(sys, "argv", ["bench", name])
-        assert bench.__main__.main() == 2
+        assert bench.__main__._program() == 2
         shown = capsys.readouterr().err
-        assert shown.startswith(f"bench {name}: ")
+        assert shown.startswith(f"python -m bench {name}: ")
         assert 'pip install "vivit[train]"' in shown
     from vivit.training.evaluate import evaluate
 
