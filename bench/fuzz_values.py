@@ -39,6 +39,14 @@ def any_value(generator: np.random.Generator) -> Any:
     return VALUES[int(generator.integers(len(VALUES)))]
 
 
+def any_text(generator: np.random.Generator) -> str:
+    """The same as somebody may write it where a text is wanted."""
+    value = any_value(generator)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 10**1000:
+        return "1" + "0" * 5000
+    return value if isinstance(value, str) else repr(value)
+
+
 def _changed(value: Any, generator: np.random.Generator) -> Any:
     """A copy with one place of it, at any depth, changed, left out or added."""
     inside = isinstance(value, (dict, list)) and len(value) and generator.random() < 0.9
@@ -52,7 +60,7 @@ def _changed(value: Any, generator: np.random.Generator) -> Any:
     if kind < 0.1:
         return {key: one for key, one in value.items() if key != name}
     if kind < 0.2:
-        return value | {str(any_value(generator))[:50] if generator.random() < 0.5 else name + "x": value[name]}
+        return value | {any_text(generator) if generator.random() < 0.5 else name + "x": value[name]}
     return value | {name: _changed(value[name], generator)}
 
 

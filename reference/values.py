@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 LONGEST = 200  # characters of one value in a message
 MOST = 2**31 - 1  # of anything that is counted: what XLA and FFmpeg count with
@@ -27,7 +29,20 @@ def shortened(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A message on one line, in which no word, such as a path, is longer than a value may be."""
-    return " ".join(shortened(word) for word in re.split(r"\s+", text.strip()))
+    lines = (line.strip() for line in text.strip().splitlines())
+    return re.sub(r"\S+", lambda word: shortened(word[0]), " ".join(lines))
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """What a ValueError says inside becomes such a message, whatever library's words are in it."""
+    try:
+        yield
+    except ValueError as error:
+        text = one_line(str(error))
+        if type(error) is ValueError and text != str(error):
+            raise ValueError(text) from None
+        raise
 
 
 def is_number(value: object) -> bool:

@@ -96,7 +96,10 @@ def test_what_would_never_end_is_not_opened(tmp_path):
 
 
 def test_what_the_system_refuses_is_one_line_too(tmp_path):
-    refused("x" * 5000, "cannot be read as a video: File name too long")
+    for read in READERS:
+        with pytest.raises(ValueError, match="a path has at most 4,095") as error:
+            read("x" * 5000)
+        assert len(str(error.value)) < 600
     refused("/proc/self/mem")
     if os.geteuid():  # root may read everything
         path = tmp_path / "locked.mp4"

@@ -14,8 +14,6 @@ def as_path(path: str | Path) -> Path:
         raise ValueError(f"a path is of type {type(path).__name__}: it must be a text or a pathlib.Path")
     if str(path) == "":
         raise ValueError("a path is empty: it must name a file or a folder")
-    if "\0" in str(path):
-        raise ValueError(f"{shortened(str(path))!r} has a character 0: no path has one")
     size = len(os.fsencode(path))
     longest = max(len(os.fsencode(name)) for name in str(path).split(os.sep))
     if size > LONGEST or longest > LONGEST_NAME:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib import format as npy
 from safetensors import SafetensorError, safe_open
 
-from vivit.reference.values import one_line, quoted, shortened
+from vivit.reference.values import quoted, shortened
 
 Arrays = dict[str, np.ndarray]
 
@@ -75,7 +75,7 @@ def read_safetensors(path: Path) -> Safetensors:
             headers = [(name, header.get_dtype(), tuple(header.get_shape())) for name, header in headers]
         mapped = np.memmap(path, np.uint8, mode="r")
     except (SafetensorError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as safetensors: {one_line(str(error))}") from None
+        raise ValueError(f"{path} cannot be read as safetensors: {error}") from None
     arrays, place = {}, 8 + int.from_bytes(mapped[:8].tobytes(), "little")
     for name, dtype, shape in headers:
         if dtype not in DTYPES:

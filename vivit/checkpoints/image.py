@@ -25,12 +25,13 @@ from vivit.reference import tubelet
 from vivit.reference.config import Config
 from vivit.reference.params import FactorisedBlock, Leaf, leaves, shapes
 from vivit.reference.positions import resize_space, tile
-from vivit.reference.values import quoted
+from vivit.reference.values import quoted, short_errors
 
 Embedding = Literal["central_frame", "inflation"]
 MADE = dict[str, tuple[np.ndarray, str, str]]  # leaf: (values, source, change)
 
 
+@short_errors()
 def from_image_model(
     path: str | Path,
     config: Config,

@@ -23,7 +23,7 @@ from vivit.paths import as_path
 from vivit.preprocessing import NAMED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config, Order, Pooling, Positions, named
 from vivit.reference.config import Model as ModelName
-from vivit.reference.values import quoted
+from vivit.reference.values import quoted, short_errors
 
 ACCEPTED = (
     "it must be a folder with config.json and model.safetensors (ours or Hugging Face's), that of a training, a "
@@ -32,6 +32,7 @@ ACCEPTED = (
 OF_A_RUN = ("best", "model")  # what vivit.training.loop writes, the first of them that there is
 
 
+@short_errors()
 def load(
     path: str | Path,
     config: Config | str | None = None,

@@ -16,6 +16,7 @@ from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 from vivit.memory import usual_limit
+from vivit.paths import as_path
 from vivit.reference.values import quoted
 
 # what PyAV raises beside its own errors where a file lies about itself
@@ -102,7 +103,7 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 1) 
 
 def _container(path: str | Path, options: dict[str, str]) -> InputContainer:
     try:
-        if not Path(path).is_file():  # folders, and what could be read for ever: pipes, devices
+        if not as_path(path).is_file():  # folders, and what could be read for ever: pipes, devices
             raise ValueError(f"{path} is not a file: it must be a video")
     except OSError as error:
         raise unreadable(path, error) from None

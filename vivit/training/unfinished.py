@@ -56,8 +56,6 @@ def load_unfinished(folder: Path, sums: Sums, about: dict[str, Any]) -> dict[str
         text = as_object(str(arrays["text"]), f"{path}'s text")
         old, loader = text.object("about").values, text.object("loader").values
         logits, views = arrays["logits"], arrays["views"]
-        if views.ndim != 1 or logits.shape != (len(views), sums.logits.shape[1]) or len(views) > len(sums.views):
-            raise ValueError(f"logits and views have shapes {logits.shape} and {views.shape}: they do not fit")
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{path} cannot be read: remove it to start anew: {error}") from None
     now = json.loads(json.dumps(about))
@@ -65,6 +63,9 @@ def load_unfinished(folder: Path, sums: Sums, about: dict[str, Any]) -> dict[str
         raise ValueError(
             f"{path} is of an evaluation with other {', '.join(changed)}: name another folder or remove it"
         )
+    if views.ndim != 1 or logits.shape != (len(views), sums.logits.shape[1]) or len(views) > len(sums.views):
+        shapes = f"logits and views of shapes {logits.shape} and {views.shape}"
+        raise ValueError(f"{path} has {shapes}, which do not fit the data: remove it to start anew")
     sums.logits[: len(logits)], sums.views[: len(views)] = logits, views
     return loader
 
