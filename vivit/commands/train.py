@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 RUN = ("save_every", "keep", "validate_every", "patience", "threads", "broken")  # what is loop.Run's as it is
 
-_log = logging.getLogger("vivit.training")
-
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the command to the parser."""
@@ -49,14 +47,14 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0; 128 and the signal's number if one ended it, with everything saved."""
-    from vivit.training.loop import InterruptedRunError
-    from vivit.training.saving import quiet
-
-    logging.basicConfig(
+    logging.basicConfig(  # before what is imported does it
         level=logging.WARNING,
         format="%(message)s",
         handlers=[RichHandler(console=console(stderr=True), show_path=False)],
     )
+    from vivit.training.loop import InterruptedRunError
+    from vivit.training.saving import quiet
+
     quiet()
     said = read_choices(options)
     comparison = said.get("recipe") == COMPARISON
@@ -145,7 +143,7 @@ def _tell(splits: "dict[str, Dataset]", recipe: Any, shown: Shown) -> None:
     for line in overview(splits, recipe, steps_of(recipe, len(splits["train"].examples))):
         shown.say(line)
     for doubt in doubts(splits, recipe):
-        _log.warning("%s", doubt)
+        shown.say(f"warning: {doubt}")
 
 
 def _tell_plan(shown: Shown, plan: "Plan") -> None:

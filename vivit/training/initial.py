@@ -34,18 +34,21 @@ def initial(
     vivit.load's.
     Raises ValueError if neither config nor start is given, or they do not fit together.
     """
-    named = dict(labels=dataset.names, heads=dataset.heads)
+    labels, heads = dataset.names, dataset.heads
     if config is not None:
         config = replace(config, classes=dataset.classes)
     if start is None:
         if config is None or image is not None:
             raise ValueError("neither a model's name nor a checkpoint is given: one of them must say what to train")
         params = init(jax.random.key(seed), config)
-        return Model(config=config, params=params, **named, report=Report(notes=(f"fresh, seed {seed}",)))
+        return Model(
+            config=config, params=params, labels=labels, heads=heads, report=Report(notes=(f"fresh, seed {seed}",))
+        )
     if image is not None:
         if config is None:
             raise ValueError(f"{start} is an image model: the name of a video model must say what to make of it")
-        return replace(from_image_model(start, config, image, seed, limits=limits), **named)
+        image_model = from_image_model(start, config, image, seed, limits=limits)
+        return replace(image_model, labels=labels, heads=heads)
     if config is not None:
         said = dict(frames=config.frames, height=config.height, width=config.width) | said
     model = with_head(load(start, limits=limits, **said), dataset, seed)

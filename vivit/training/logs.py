@@ -127,12 +127,14 @@ def _tensorboard() -> Any:
     """
     try:
         from tensorboardX import record_writer, summary
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.proto import event_pb2
     except ImportError:
         raise ValueError('tensorboardX is not installed: install it with: pip install "vivit[train]"') from None
 
+    messages: Any = event_pb2  # generated, so that nothing is known of it
+
     def record(**fields: Any) -> bytes:
-        data = Event(wall_time=time.time(), **fields).SerializeToString()
+        data = messages.Event(wall_time=time.time(), **fields).SerializeToString()
         length = struct.pack("<Q", len(data))
         sums = (struct.pack("<I", record_writer.masked_crc32c(part)) for part in (length, data))
         return length + next(sums) + data + next(sums)
@@ -146,7 +148,9 @@ def _tensorboard() -> Any:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             self._append(record(file_version="brain.Event:2"))
             if resume_step is not None:  # TensorBoard then drops what it has of later steps
-                self._append(record(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
+                self._append(
+                    record(step=resume_step + 1, session_log=messages.SessionLog(status=messages.SessionLog.START))
+                )
 
         def write(self, step: int, values: dict[str, float]) -> None:
             scalars = (summary.scalar(name, value) for name, value in values.items())

@@ -254,13 +254,14 @@ class _Course:
         """The figures of a validation that is due and not done: logged, and the model is kept if it is the best."""
         every = self.run.validate_every or max(1, round(len(self.dataset.examples) / self.recipe.batch_size))
         due = whole.step > 0 and (whole.step == self.steps.total or whole.step % every == 0)
-        if self.validate is None or not due or whole.step == best.last:
+        validate = self.validate
+        if validate is None or not due or whole.step == best.last:
             return None, {}
         model, figures = trained(self.model, whole.state), {}
 
         def work() -> None:
             with self.told.at_once(jax.process_count() == 1):
-                figures.update(self.validate(model, whole.step))
+                figures.update(validate(model, whole.step))
             if self.run.patience is not None and not figures.keys() & set(SCORES):
                 raise ValueError(f"patience needs one of {', '.join(SCORES)}: the validation has {', '.join(figures)}")
             write(whole.step, figures, "validation")

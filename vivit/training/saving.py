@@ -149,8 +149,8 @@ class Checkpoints:
         try:
             work()
         except Exception as error:  # the background thread's own, or the library's around it
-            cause = next((one for one in _causes(error) if isinstance(one, OSError) and one.strerror), None)
-            reason = cause.strerror if cause else " ".join(str(error).split()) or type(error).__name__
+            known = (one.strerror for one in _causes(error) if isinstance(one, OSError))
+            reason = next(filter(None, known), " ".join(str(error).split()) or type(error).__name__)
             if (number := re.search(r"os_error_code='(\d+)'", reason)) is not None:  # TensorStore's
                 reason = os.strerror(int(number[1]))
             if reason.startswith("NOT_FOUND"):  # TensorStore's too
