@@ -192,7 +192,7 @@ def test_a_script_that_no_font_here_has_is_named_below_the_picture(text, font, t
 
 
 def test_scripts_that_the_usual_font_has_need_no_other(tmp_path):
-    for text in ("Ελληνικά", "Русский", "العربية", "עברית", "$x$"):
+    for text in ("Ελληνικά", "Русский", "العربية", "עברית", "می\u200cخواهم", "❤\ufe0f", "$x$"):
         assert picture.write_picture(named(text), tmp_path / "x.png") == ""
 
 

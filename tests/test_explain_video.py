@@ -10,7 +10,7 @@ from accuracy import assert_same
 from videos import Coding, encode, scene
 
 import vivit
-from vivit import cli
+from vivit import cli, fonts
 from vivit.explain.compute import explain
 from vivit.explain.relevance import explained
 from vivit.inference.classification import classify
@@ -136,6 +136,17 @@ def test_the_command_writes_a_page_and_a_picture(checkpoint, video, tmp_path, ca
     assert cli.main([*arguments, "-o", str(tmp_path / "only.png")]) == 0
     assert cli.main([*arguments, "--png", str(tmp_path / "other.png")]) == 0
     assert sorted(os.listdir(tmp_path)) == ["only.png", "other.png", "report.html", "report.png"]
+
+
+def test_letters_that_no_font_here_has_are_said_on_standard_error(checkpoint, video, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fonts, "_families", lambda: {})
+    named = tmp_path / "\u65e5\u672c.mkv"
+    named.write_bytes(video.read_bytes())
+    picture = tmp_path / "x.png"
+    assert cli.main(["explain", str(named), "--checkpoint", checkpoint, "--views", "1x1", "-o", str(picture)]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(picture) in line
+    assert "Noto Sans CJK (for U+65E5)" in line
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ HAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")  # scripts that shar
 
 def fit(text: Any) -> set[str]:
     """Gives a matplotlib.text.Text what fonts its letters need beside its own. Returns the letters that none has."""
-    usual = text.get_fontfamily()
-    missing = {letter for letter in text.get_text() if not letter.isspace()}
-    missing -= _had_by(_file(usual[0], text), missing)
-    families = list(usual)
+    families = list(text.get_fontfamily())
+    missing = {letter for letter in text.get_text() if not letter.isspace() and not _unseen(letter)}
+    for family in families:
+        missing -= _had_by(_file(family, text), missing)
     for family, files in _families().items() if missing else ():
         if any(_had_by(file, missing) for file in files):
             families.append(family)
@@ -37,6 +37,11 @@ def excuse(missing: Iterable[str]) -> str:
         scripts.setdefault(_font(_script(letter)), letter)
     fonts = (f"{font} (for U+{ord(letter):04X})" for font, letter in scripts.items())
     return f"No font of this machine has all letters: install {', '.join(fonts)}" if scripts else ""
+
+
+def _unseen(letter: str) -> bool:
+    """Whether it only changes how its neighbours look: a joiner, a variation selector."""
+    return unicodedata.category(letter) == "Cf" or unicodedata.name(letter, "").startswith("VARIATION SELECTOR")
 
 
 def _script(letter: str) -> str:

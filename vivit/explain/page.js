@@ -158,7 +158,7 @@ function drawOverTime({ layer, head, time }) {
     context.strokeRect(time * cell + 2, 2, cell - 4, canvas.height - 4);
   }
   const row = rowOf(layer.time, head, first + time, first + times);
-  const looks = row.strongest < 0 ? "at all times about alike" : `most at time ${row.strongest + 1}, ${row.rowMost}`;
+  const looks = row.strongest < 0 ? "at all times about alike" : `most at time ${row.strongest + 1}, with ${row.rowMost} of its attention`;
   part("over-time-note").textContent =
     `${layer.title}, ${layer.heads[head].toLowerCase()}. ${first ? "The row on top is the class token’s. " : ""}` +
     `Framed is the time shown, ${time + 1} of ${times}: it looks ${looks}. ` +
