@@ -103,7 +103,7 @@ def message_pack(folder: Path, generator: np.random.Generator) -> list[str] | No
     tree = msgpack.unpackb(data, raw=False)
     for _ in range(int(generator.integers(1, 4))):
         _change_tree(tree, generator)
-    path.write_bytes(msgpack.packb(tree, use_bin_type=True, unicode_errors="surrogatepass"))
+    path.write_bytes(_packed(tree))
     said = {} if generator.random() < 0.2 else SAID
     return _load(path, **said)
 
@@ -376,7 +376,11 @@ def _msgpack(arrays: dict[str, np.ndarray]) -> bytes:
             place = place.setdefault(one, {})
         packed = msgpack.packb((list(array.shape), array.dtype.name, array.tobytes()), use_bin_type=True)
         place[last] = msgpack.ExtType(1, packed)
-    return msgpack.packb({"params": root})
+    return _packed({"params": root})
+
+
+def _packed(tree: Any) -> bytes:
+    return bytes(msgpack.packb(tree, use_bin_type=True, unicode_errors="surrogatepass") or b"")
 
 
 def _image_config() -> Config:
