@@ -46,7 +46,9 @@ def _program() -> int:
     asked.parse_args(name)
     try:
         return importlib.import_module(f"bench.{name[0]}").main(rest)
-    except ValueError as error:
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError) as error:
         print(f"python -m bench {name[0]}: {one_line(str(error))}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:

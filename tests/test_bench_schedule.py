@@ -176,6 +176,7 @@ def test_a_kernel_of_known_length_is_read_rightly_from_the_dump(chip, tmp_path):
     ("options", "fault"),
     [
         (["--chip", "v9"], "invalid choice: 'v9'"),
+        (["--chi", "v3"], "unrecognized arguments: --chi v3; did you mean '--chip'?"),
         (["--jobs", "0"], "--jobs is 0: it must be at least 1"),
         (["--only", "nothing"], "no implementation's name contains nothing"),
     ],

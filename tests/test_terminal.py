@@ -210,7 +210,7 @@ def test_an_abbreviated_flag_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["classify", "x.mp4", "--view", "1x1"])
     assert ended.value.code == 2
-    assert "vivit classify: unrecognized arguments: --view 1x1 did you mean '--views'?" in capsys.readouterr().err
+    assert "vivit classify: unrecognized arguments: --view 1x1; did you mean '--views'?" in capsys.readouterr().err
 
 
 @pytest.mark.fast

@@ -59,6 +59,9 @@ def _finished(command: Callable[[], int]) -> int:
         code = command()
     except SystemExit as end:  # argparse has said what there is to say
         code = end.code if isinstance(end.code, int) else 0
+    except BrokenPipeError:  # the reader, such as head, has what it wanted
+        discard_output()
+        code = 0
     return code if flush() else code or 2
 
 

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             hint = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
-            self.error(f"unrecognized arguments: {' '.join(unknown)} {hint}".rstrip())
+            self.error(f"unrecognized arguments: {_hinted(' '.join(unknown), hint)}")
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -37,4 +37,8 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
             hint = did_you_mean(str(value), map(str, action.choices or ()))
-            raise argparse.ArgumentError(action, f"{error.message} {hint}".rstrip()) from None
+            raise argparse.ArgumentError(action, _hinted(error.message, hint)) from None
+
+
+def _hinted(message: str, hint: str) -> str:
+    return f"{message}; {hint.rstrip()}" if hint else message
