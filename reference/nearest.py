@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable
 
+ALIKE = 0.65  # difflib's measure, of which 1 is the same
 LONGEST = 200  # characters that are compared
 
 
@@ -11,5 +12,5 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str):
         return ""
     by_folded = {other.casefold(): other for other in known}
-    near = difflib.get_close_matches(name[:LONGEST].casefold(), by_folded, 1)
+    near = difflib.get_close_matches(name[:LONGEST].casefold(), by_folded, 1, ALIKE)
     return f"did you mean {by_folded[near[0]]!r}? " if near else ""

@@ -171,7 +171,7 @@ def test_nothing_is_written_if_no_video_can_be_used(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stages", "prelogits", "encoder/9/out"], "stage is 'encoder/9/out': did you mean 'encoder/2/out'? it must be one of the model's"),
+        (["--stages", "prelogits", "encoder/9/out"], "stage is 'encoder/9/out': did you mean 'encoder/2/out'? it must"),
         (["--hop", "0"], "hop is 0: it must be at least 1"),
         (["--stride", "-1"], "stride is -1: it must be at least 1"),
         (["--batch", "0"], "batch is 0: it must be at least 1"),

@@ -24,7 +24,9 @@ class Parser(argparse.ArgumentParser):
         """Exit 2."""
         self.exit(2, f"{self.prog}: {one_line(message)}\n")
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]  # it has overloads
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
         """Nothing that is not known is let through: what a command does not take is its own error."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
