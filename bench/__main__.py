@@ -18,7 +18,7 @@ PROGRAMS = {
     "scale": "the training step compiled for slices of TPUs: memory a device, collectives",
     "decode": "frames of a clip from a file, beside PyAV alone",
     "classify": "ten seconds of 720p, decoded, preprocessed, computed, beside Hugging Face's processor and model",
-    "fuzz": "damaged real videos, decoded: no crash, no hang, bounded memory",
+    "fuzz": "wrong checkpoints, run files, tables, flags and videos: no crash, no hang, bounded memory",
 }
 
 

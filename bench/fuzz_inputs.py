@@ -12,7 +12,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -364,7 +364,11 @@ def _wrong_leaf(leaf: Any, generator: np.random.Generator) -> Any:
         return value
     parts = msgpack.unpackb(leaf.data, raw=False, unicode_errors="surrogatepass")
     parts[int(generator.integers(3))] = value
-    return msgpack.ExtType(leaf.code, msgpack.packb(parts, unicode_errors="surrogatepass"))
+    return msgpack.ExtType(leaf.code, _packed(parts))
+
+
+def _packed(value: Any) -> bytes:
+    return cast(bytes, msgpack.packb(value, use_bin_type=True, unicode_errors="surrogatepass"))
 
 
 def _msgpack(arrays: dict[str, np.ndarray]) -> bytes:
@@ -374,13 +378,8 @@ def _msgpack(arrays: dict[str, np.ndarray]) -> bytes:
         place = root
         for one in folders:
             place = place.setdefault(one, {})
-        packed = msgpack.packb((list(array.shape), array.dtype.name, array.tobytes()), use_bin_type=True)
-        place[last] = msgpack.ExtType(1, packed)
+        place[last] = msgpack.ExtType(1, _packed((list(array.shape), array.dtype.name, array.tobytes())))
     return _packed({"params": root})
-
-
-def _packed(tree: Any) -> bytes:
-    return bytes(msgpack.packb(tree, use_bin_type=True, unicode_errors="surrogatepass") or b"")
 
 
 def _image_config() -> Config:
