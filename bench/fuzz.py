@@ -56,6 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     asked.add_argument("--processes", type=int, default=PROCESSES, help=f"cases as commands (default: {PROCESSES})")
     asked.add_argument("--child", nargs=2, metavar=("AREA", "FOLDER"), help=argparse.SUPPRESS)
     options = asked.parse_args(arguments)
+    os.environ.update(_environment())
     seconds = 60 * options.minutes
     if options.child:
         area, folder = options.child
