@@ -296,8 +296,8 @@ def _fault_of(work: Callable[[], None]) -> Exception | None:
 
 def _ended(error: Exception, whole: _Whole, steps: Steps, folder: Path, checkpoints: Checkpoints) -> Exception:
     """Saves what is whole. Returns what to raise: one line that says what happened and where to go on from."""
-    kept = _rescued(whole, steps, folder, checkpoints)
     what = " ".join(str(error).split())[:MOST_LETTERS] or type(error).__name__
+    kept = _rescued(what, whole, steps, folder, checkpoints)
     if isinstance(error, BrokenVideoError):
         what += "; --broken skip leaves such videos out"
     if isinstance(error, ToldToStop):
@@ -308,15 +308,15 @@ def _ended(error: Exception, whole: _Whole, steps: Steps, folder: Path, checkpoi
     return error
 
 
-def _rescued(whole: _Whole, steps: Steps, folder: Path, checkpoints: Checkpoints) -> str:
-    """Saves a state if it can be, and says what there is to go on from."""
+def _rescued(what: str, whole: _Whole, steps: Steps, folder: Path, checkpoints: Checkpoints) -> str:
+    """Saves a state if it can be, and says what there is to go on from. what: was said already."""
     lost, why = any(leaf.is_deleted() for leaf in jax.tree.leaves(whole.state)), ""  # an update that failed took it
     try:
         if whole.saved != whole.step and whole.step and not lost and _finite(whole.state):
             checkpoints.rescue(whole.step, whole.state, whole.position)
             whole.saved = whole.step
     except OSError as failed:
-        why = f"; {failed}"
+        why = "" if str(failed) in what else f"; {failed}"
     if whole.saved is not None and whole.saved == whole.step:
         return f"saved at step {whole.step} of {steps.total}: the same command goes on from there, in {folder}"
     latest = checkpoints.latest()
