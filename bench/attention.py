@@ -19,11 +19,13 @@ from rich.progress import track
 
 from bench import schedule, workloads
 from bench.chips import CHIPS
-from bench.harness import Measurement, add_json, check_output, in_turns, machine, measure, parser, report
+from bench.harness import Measurement, in_turns, machine, measure, parser, report
 from bench.schedule import DIRECTIONS
 from bench.workloads import DTYPES, SMALL, WORKLOADS, Workload
 from vivit.accuracy import compare
 from vivit.audit import rounded
+from vivit.commands.chosen import add_json
+from vivit.commands.outputs import check_json
 from vivit.commands.shown import console
 from vivit.commands.table import Table
 
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("runs", "rounds"):
         if getattr(options, name) < 1:
             asked.error(f"--{name} is {getattr(options, name)}: it must be at least 1")
-    check_output(options)
+    check_json(options)
     options.quick |= options.interpret
     if options.worker:
         *key, folder = options.worker

@@ -19,11 +19,13 @@ from rich.progress import track
 
 import vivit
 from bench import peers
-from bench.harness import Measurement, add_json, check_output, in_turns, machine, measure, parser, report
+from bench.harness import Measurement, in_turns, machine, measure, parser, report
 from bench.workloads import DTYPES, SUFFIXES
 from vivit import baseline
 from vivit.accuracy import compare, depth_of
 from vivit.audit import random_params, rounded
+from vivit.commands.chosen import add_json
+from vivit.commands.outputs import check_json
 from vivit.commands.shown import console
 from vivit.commands.table import Table
 from vivit.reference import models as reference
@@ -54,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         *key, folder = options.worker
         print(json.dumps(_work(Key(*key), Path(folder), options.runs)))
         return 0
-    check_output(options)
+    check_json(options)
     suffixes = (f"-{suffix.lstrip('-')}" if suffix else "" for suffix in options.models)
     configs = {options.size + suffix: named(options.size + suffix) for suffix in suffixes}
     keys = [

@@ -22,7 +22,7 @@ from typing import Any, TypedDict, TypeVar
 from vivit.commands.parser import Parser
 from vivit.commands.shown import console, say, show
 from vivit.commands.table import Table
-from vivit.writing import check_place, write_text
+from vivit.writing import write_text
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -43,22 +43,10 @@ def parser(name: str, doc: str | None, example: str = "") -> Parser:
     return Parser(prog=called, description=(doc or "").partition("\n")[0], example=f"{called} {example}".rstrip())
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json, and -o for the same in a file."""
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write that JSON to a file as well")
-
-
-def check_output(options: argparse.Namespace) -> None:
-    """Raises ValueError if -o names what cannot be written, before hours are measured."""
-    if options.output is not None:
-        check_place(options.output)
-
-
 def report(tables: Sequence[Table], notes: Sequence[str], options: argparse.Namespace, values: Any = None) -> None:
     """Prints tables and notes; or with --json the values as JSON, which -o writes as well.
 
-    options: with those of add_json, or without.
+    options: with those of add_json (vivit.commands.chosen), or without.
     """
     text = json.dumps(values, indent=1) + "\n"
     if getattr(options, "output", None) is not None:

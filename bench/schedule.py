@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from bench.chips import CHIPS, environment
-from bench.harness import add_json, check_output, parser, report
+from bench.harness import parser, report
 from bench.remaining import remaining
+from vivit.commands.chosen import add_json
+from vivit.commands.outputs import check_json
 
 IMPLEMENTATIONS = (
     "core pallas",
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     options = asked.parse_args(arguments)
     if options.worker:
         return _work(*options.worker)
-    check_output(options)
+    check_json(options)
     if options.jobs < 1:
         asked.error(f"--jobs is {options.jobs}: it must be at least 1")
     missing = _missing("libtpu", *(["matplotlib"] if options.plot else []))

@@ -187,9 +187,10 @@ def test_what_is_no_number_fails_and_is_null_in_the_json(clip_path, tmp_path, ca
     vivit.save(tmp_path / "model", ready())
     right = compiled.logits
     monkeypatch.setattr(audit_checkpoint.compiled, "logits", lambda *rest, **options: right(*rest, **options) * np.nan)
-    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "x")]) == 1
+    path = tmp_path / "x.json"
+    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "-o", str(path)]) == 1
     assert "FAIL float32: first departs at logits: error nan exceeds bound" in capsys.readouterr().out
-    report = json.loads((tmp_path / "x").read_text(), parse_constant=pytest.fail)
+    report = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert [row["error"] for row in report["rows"] if not row["passed"]] == [None, None]
 
 

@@ -129,7 +129,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_refused(scans, tmp_path, monke
     monkeypatch.chdir(tmp_path / "empty")
     write_carousel(".", **COUNTS, frames=8)
     assert (tmp_path / "empty/carousel.json").is_file()
-    with pytest.raises(ValueError, match=r"empty is there already: it must be a new or an empty folder"):
+    with pytest.raises(ValueError, match=r"empty is there already: name a folder that is not, or an empty one"):
         write_carousel(tmp_path / "empty", **COUNTS, frames=8)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file is there already"):

@@ -83,17 +83,23 @@ def test_what_was_used_longest_ago_leaves_first(get, calls, video, tmp_path):
     cache = Cache(tmp_path / "small", limit=7 * one + 2000)
     for start in (0, 3):
         get([start], cache, np.arange(start, start + 3))
-    (cache.folder / "killed.partial").write_bytes(bytes(one))
     for entry in cache.folder.iterdir():
         os.utime(entry, (1, 1))
     get([1], cache, np.arange(0, 3))  # used again
     get([6], cache, np.arange(6, 9))
     assert cache.size() <= cache.limit
-    assert not (cache.folder / "killed.partial").exists()
     get([1], cache, np.arange(0, 3))
     assert calls == [3, 3, 3]
     get([4], cache, np.arange(3, 6))
     assert calls == [3, 3, 3, 3]
+
+
+def test_what_a_killed_process_left_is_removed_when_the_cache_is_opened(tmp_path):
+    left = tmp_path / ".vivit-killed.partial"
+    left.mkdir()
+    (left / "entry.frames").write_bytes(bytes(100))
+    assert Cache(tmp_path).size() == 0
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("bound", ["limit", "largest"])
@@ -109,7 +115,7 @@ def test_decoding_goes_on_where_the_cache_cannot_be_written(get, caplog, monkeyp
     def full(*arguments, **options):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("tempfile.mkstemp", full)
+    monkeypatch.setattr("tempfile.mkdtemp", full)
     with caplog.at_level(logging.WARNING, "vivit.data"):
         cache = get([2])
     assert "decoding goes on without: no space left" in caplog.text

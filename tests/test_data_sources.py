@@ -1,14 +1,24 @@
 """Folders and tables of labelled videos; what is wrong with them is said with the line."""
 
 import json
+import os
 from collections import Counter
+from dataclasses import replace
 
+import checkpoints
 import pytest
 
+import vivit
+from vivit.data.probing import probe
+from vivit.data.reading import read_data
 from vivit.data.sources import Dataset, Example, label_vector, read_folder
 from vivit.data.tables import read_table
+from vivit.inference.videos import seekable, videos
+from vivit.training.unfinished import digest_of_dataset
 
 pytestmark = pytest.mark.fast
+
+SMALL_HEAD = replace(vivit.named("vivit-tiny/8x2"), classes=(2,))
 
 
 @pytest.fixture
@@ -53,6 +63,96 @@ def test_without_folders_of_splits_files_fall_into_them_whatever_else_is_there(w
     assert sum(map(len, stayed)) >= 198
 
 
+def test_what_is_no_video_is_left_out_and_counted(write, tmp_path, caplog):
+    for name in ("run/a.mp4", "run/Thumbs.db", "run/a.jpg", "jump/deep/b.MKV", "jump/deep/notes.txt", "jump/.c.mp4"):
+        write(f"videos/{name}")
+    datasets = read_folder(tmp_path / "videos", fractions=(1, 0, 0))
+    found = [example.path.removeprefix(f"{tmp_path}/videos/") for example in datasets["train"].examples]
+    assert found == ["jump/deep/b.MKV", "run/a.mp4"]
+    (record,) = caplog.records
+    assert "videos: 3 files are left out, such as jump/deep/notes.txt: no video by its name" in record.getMessage()
+    caplog.clear()
+    write("films/train/run/a.mp4")
+    write("films/train/stray.mp4")
+    assert len(read_folder(tmp_path / "films")["train"].examples) == 1
+    assert "films: a file is left out, such as train/stray.mp4" in caplog.text
+    caplog.clear()
+    (tmp_path / "films/train/stray.mp4").unlink()
+    read_folder(tmp_path / "films")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("splits", [False, True])
+def test_a_folder_that_a_run_lives_in_is_neither_a_class_nor_a_split(splits, write, tmp_path, caplog):
+    for name in ("train/run/a.mp4", "test/jump/b.mp4") if splits else ("run/a.mp4", "jump/b.mp4"):
+        write(f"videos/{name}")
+    before = read_folder(tmp_path / "videos")
+    for name in ("metrics.jsonl", "curves.png", "checkpoints/8/state/d/0", "model/model.safetensors"):
+        write(f"videos/first/{name}")
+    write("videos/metrics.jsonl")
+    assert read_folder(tmp_path / "videos") == before
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("locked", ["videos", "videos/run", "videos/run/deep"])
+def test_a_folder_that_cannot_be_read_is_called_that(locked, write, tmp_path, monkeypatch):
+    write("videos/run/a.mp4")
+    write("videos/run/deep/b.mp4")
+    listed = os.listdir
+
+    def refused(path):
+        if str(path) == str(tmp_path / locked):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "listdir", refused)
+    for read in (read_data, lambda path: videos([path])):
+        with pytest.raises(ValueError, match=f"{tmp_path / locked} cannot be read: Permission denied"):
+            read(tmp_path / "videos")
+
+
+def test_a_file_that_cannot_be_looked_at_or_opened_is_called_that(write, tmp_path, monkeypatch):
+    table = write("a.csv", "path,label\na.mp4,x\n")
+
+    def refused(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refused)
+        for read in (read_data, read_table, lambda path: next(iter(seekable(str(path)).gen)), probe, vivit.load):
+            with pytest.raises(ValueError, match=r"a.csv cannot be read: Permission denied"):
+                read(table)
+        assert videos([table]) == [str(table)]  # it costs that video alone
+    monkeypatch.setattr("pathlib.Path.open", refused)
+    with pytest.raises(ValueError, match=r"a.csv cannot be read: Permission denied"):
+        read_table(table)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_the_system_locks_is_called_unreadable(write, tmp_path):
+    write("videos/run/a.mp4")
+    (tmp_path / "videos/run").chmod(0)
+    try:
+        with pytest.raises(ValueError, match=r"run cannot be read: Permission denied"):
+            read_folder(tmp_path / "videos")
+    finally:
+        (tmp_path / "videos/run").chmod(0o755)
+
+
+def test_names_that_are_not_utf_8_are_classes_and_videos_like_others(write, tmp_path):
+    name = os.fsdecode(b"caf\xe9/\xff.mp4")
+    write(f"videos/{name}")
+    write("videos/run/a.mp4")
+    datasets = read_folder(tmp_path / "videos", fractions=(1, 0, 0))
+    assert datasets["train"].names == (("caf\udce9", "run"),)
+    assert datasets["train"].examples[0].path == str(tmp_path / "videos" / name)
+    digest_of_dataset(datasets["train"])
+    labelled = checkpoints.model(SMALL_HEAD, labels=datasets["train"].names)
+    for form in ("vivit", "huggingface"):
+        vivit.save(tmp_path / form, labelled, to=form)
+        assert vivit.load(tmp_path / form).labels == labelled.labels
+
+
 def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
     write("videos/run/a.mp4")
     order = write("names.txt", "swim\nrun\n\n")
@@ -67,7 +167,7 @@ def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
 
 
 def test_folders_without_videos_and_odd_fractions_are_refused(write, tmp_path):
-    with pytest.raises(ValueError, match="holds no files in folders"):
+    with pytest.raises(ValueError, match="holds no videos in folders"):
         read_folder(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         read_folder(tmp_path / "none")
@@ -186,7 +286,7 @@ def test_a_table_that_is_none_is_refused(write, name, text, reason):
 
 def test_labels_that_are_not_among_the_given_ones_are_refused(write):
     table = write("a.csv", "path,verb\na.mp4,cut\nb.mp4,cutt\n")
-    with pytest.raises(ValueError, match=r"a.csv line 3: verb is 'cutt': it must be one of the 2 given"):
+    with pytest.raises(ValueError, match=r"line 3: verb is 'cutt': did you mean 'cut'\? it must be one of the 2"):
         read_table(table, names={"verb": ["wash", "cut"]})
     with pytest.raises(ValueError, match=r"names has 'noun': it must be one of the heads verb"):
         read_table(table, names={"noun": ["pan"]})

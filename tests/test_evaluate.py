@@ -148,7 +148,9 @@ evaluate(vivit.load(sys.argv[1]), {damaged!r}, **{SETTINGS!r}, **again, progress
 """
     arguments = [sys.executable, "-c", code, tmp_path / "model", tmp_path / "progress"]
     assert subprocess.run(arguments, check=False, capture_output=True).returncode == -9
-    (tmp_path / "progress/.evaluation.npz.torn").write_bytes(b"as if killed while writing")
+    torn = tmp_path / "progress/.vivit-torn.partial"
+    torn.mkdir()
+    (torn / "evaluation.npz").write_bytes(b"as if killed while writing")
     seen = []
     again = dict(broken="skip", folder=tmp_path / "progress", every=2)
     resumed = evaluate(model, damaged, **SETTINGS, **again, progress=lambda *counts: seen.append(counts))

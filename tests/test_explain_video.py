@@ -153,7 +153,7 @@ def test_letters_that_no_font_here_has_are_said_on_standard_error(checkpoint, vi
     ("arguments", "message"),
     [
         ([], "nothing is to be written: it must be said with -o report.html or --png picture.png"),
-        (["-o", "report.pdf"], "report.pdf must end in .html or .png"),
+        (["-o", "report.pdf"], "report.pdf must end in .html or .htm or .png"),
         (["-o", "nowhere/report.html"], "nowhere does not exist"),
         (["-o", "report.html", "--class", "owl"], "class is 'owl'"),
         (["-o", "report.html", "--view", "9"], "view is 9: it must be from 1 to 1"),

@@ -55,7 +55,7 @@ import numpy as np
 folder = Path(sys.argv[2])
 clips = np.load(folder / "clips.npy")
 for name, sizes in json.loads(sys.argv[3]).items():
-    program = jax.export.deserialize(bytearray((folder / f"{name}.program").read_bytes()))
+    program = jax.export.deserialize(bytearray((folder / f"{name}.stablehlo").read_bytes()))
     for size in sizes:
         np.save(folder / f"{name}-{size}", jax.jit(program.call)(clips[:size]))
 try:
@@ -70,7 +70,7 @@ def elsewhere(tmp_path_factory):
     """The folder in which a process without our code has run every program on batches of every size."""
     folder = tmp_path_factory.mktemp("programs")
     for name, (ready, dtype, _) in EXPORTED.items():
-        vivit.export(ready, folder / f"{name}.program", dtype=dtype)
+        vivit.export(ready, folder / f"{name}.stablehlo", dtype=dtype)
     np.save(folder / "clips", CLIPS)
     away = tmp_path_factory.mktemp("away")
     (away / "stranger.py").write_text(STRANGER)
@@ -108,7 +108,7 @@ def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(na
 @pytest.mark.parametrize("suffix", ["", "-fe", "-fsa", "-fdp"])
 def test_a_program_for_a_tpu_alone_has_the_kernels_and_others_have_none(suffix, batch, platforms, tmp_path):
     ready = model(named("vivit-tiny/8x2" + suffix))
-    written = vivit.export(ready, tmp_path / "program", platforms=platforms, batch=batch)
+    written = vivit.export(ready, tmp_path / "program.stablehlo", platforms=platforms, batch=batch)
     program = jax.export.deserialize(bytearray(written.path.read_bytes()))
     assert program.platforms == platforms
     kernels = "tpu_custom_call" in program.mlir_module()
@@ -119,8 +119,8 @@ def test_a_program_for_a_tpu_alone_has_the_kernels_and_others_have_none(suffix, 
 
 def test_a_program_with_a_fixed_batch_gives_the_same_logits(tmp_path):
     ready = EXPORTED["factorised_self_attention"][0]
-    vivit.export(ready, tmp_path / "program", platforms=("cpu",), batch=2)
-    program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
+    vivit.export(ready, tmp_path / "program.stablehlo", platforms=("cpu",), batch=2)
+    program = jax.export.deserialize(bytearray((tmp_path / "program.stablehlo").read_bytes()))
     video = CLIPS[:2]
     yardstick = baseline.forward(convert(ready.params, jnp.asarray), video, ready.config)
     expected = reference.forward(ready.params, video, ready.config)
@@ -130,8 +130,8 @@ def test_a_program_with_a_fixed_batch_gives_the_same_logits(tmp_path):
 
 
 def test_on_a_platform_that_it_lacks_a_program_is_refused_by_jax(tmp_path):
-    vivit.export(model(named("vivit-tiny/8x2")), tmp_path / "program", platforms=("cuda", "tpu"))
-    program = jax.export.deserialize(bytearray((tmp_path / "program").read_bytes()))
+    vivit.export(model(named("vivit-tiny/8x2")), tmp_path / "program.stablehlo", platforms=("cuda", "tpu"))
+    program = jax.export.deserialize(bytearray((tmp_path / "program.stablehlo").read_bytes()))
     with pytest.raises(ValueError, match="was exported for platforms"):
         program.call(np.zeros((1, 8, 32, 32, 3), np.uint8))
 
@@ -150,8 +150,8 @@ def test_what_is_in_bfloat16_anyway_is_stored_so_and_changes_no_bit():
 
 def test_beside_a_program_stands_all_that_its_user_must_know(elsewhere):
     ready, _, _ = EXPORTED["spatio_temporal"]
-    path = elsewhere / "spatio_temporal.program"
-    said = json.loads((elsewhere / "spatio_temporal.program.json").read_text())
+    path = elsewhere / "spatio_temporal.stablehlo"
+    said = json.loads((elsewhere / "spatio_temporal.stablehlo.json").read_text())
     assert said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert said["bytes"] == path.stat().st_size
     assert said["input"]["shape"] == ["b", 6, 15, 14, 3]
@@ -166,12 +166,12 @@ def test_beside_a_program_stands_all_that_its_user_must_know(elsewhere):
 
 
 def test_a_model_without_a_head_is_exported_and_said_to_give_features(tmp_path):
-    said = vivit.export(model(small("spatio_temporal", classes=())), tmp_path / "program").description
+    said = vivit.export(model(small("spatio_temporal", classes=())), tmp_path / "program.stablehlo").description
     assert said["output"] == {"dtype": "float32", "shape": ["b", 30], "what": "features: there is no head"}
 
 
 def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(tmp_path):
-    here, there = tmp_path / "here", tmp_path / "there"
+    here, there = tmp_path / "here.stablehlo", tmp_path / "there.stablehlo"
     written = vivit.export(vivit.load(demo_checkpoint()), here)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     command = [sys.executable, "-m", "vivit", "export", "-o", there]
@@ -187,26 +187,26 @@ def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(
 def test_the_description_gets_its_name_before_the_program_does(tmp_path, monkeypatch):
     names, rename = [], os.replace
     monkeypatch.setattr(writing.os, "replace", lambda old, new: (names.append(Path(new).name), rename(old, new)))
-    vivit.export(vivit.load(demo_checkpoint()), tmp_path / "program", platforms=("cpu",))
-    assert names == ["program.json", "program"]
+    vivit.export(vivit.load(demo_checkpoint()), tmp_path / "program.stablehlo", platforms=("cpu",))
+    assert names == ["program.stablehlo.json", "program.stablehlo"]
 
 
 def test_an_export_that_breaks_off_leaves_the_old_program_as_it_was(tmp_path, monkeypatch):
     demo = vivit.load(demo_checkpoint())
-    vivit.export(demo, tmp_path / "program", platforms=("cpu",))
+    vivit.export(demo, tmp_path / "program.stablehlo", platforms=("cpu",))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def full(path, text):
+    def full(path, text, **_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(export, "write_text", full)
     with pytest.raises(OSError, match="No space left"):
-        vivit.export(demo, tmp_path / "program", platforms=("tpu",))
+        vivit.export(demo, tmp_path / "program.stablehlo", platforms=("tpu",))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     monkeypatch.undo()
-    vivit.export(demo, tmp_path / "program", platforms=("tpu",))
-    assert (tmp_path / "program").read_bytes() != before["program"]
-    assert sorted(os.listdir(tmp_path)) == ["program", "program.json"]
+    vivit.export(demo, tmp_path / "program.stablehlo", platforms=("tpu",))
+    assert (tmp_path / "program.stablehlo").read_bytes() != before["program.stablehlo"]
+    assert sorted(os.listdir(tmp_path)) == ["program.stablehlo", "program.stablehlo.json"]
 
 
 def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, monkeypatch):
@@ -215,9 +215,9 @@ def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, mon
     ready = vivit.load(demo_checkpoint())
     message = r"the weights have 4\d\d,\d\d\d bytes: a program holds at most 300,000; dtype bfloat16 takes about half"
     with pytest.raises(ValueError, match=message):
-        vivit.export(ready, tmp_path / "program")
+        vivit.export(ready, tmp_path / "program.stablehlo")
     with pytest.raises(TypeError, match="not callable"):  # those of bfloat16 fit, and the work begins
-        vivit.export(ready, tmp_path / "program", dtype="bfloat16")
+        vivit.export(ready, tmp_path / "program.stablehlo", dtype="bfloat16")
     assert not os.listdir(tmp_path)
 
 
@@ -233,32 +233,38 @@ def damaged(tmp_path_factory):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-o", "{here}/x", "--platforms", "gpu"], "platforms is 'gpu': it must be some of cpu, cuda, rocm, tpu, each"),
-        (["-o", "{here}/x", "--platforms", ""], "platforms is '': it must be some of"),
-        (["-o", "{here}/x", "--platforms", "cpu,cpu"], "platforms is 'cpu,cpu': it must be some of"),
-        (["-o", "{here}/x", "--batch", "0"], "batch is 0: it must be at least 1"),
+        (
+            ["-o", "{here}/x.stablehlo", "--platforms", "gpu"],
+            "platforms is 'gpu': it must be some of cpu, cuda, rocm, tpu, each",
+        ),
+        (["-o", "{here}/x.stablehlo", "--platforms", ""], "platforms is '': it must be some of"),
+        (["-o", "{here}/x.stablehlo", "--platforms", "cpu,cpu"], "platforms is 'cpu,cpu': it must be some of"),
+        (["-o", "{here}/x.stablehlo", "--batch", "0"], "batch is 0: it must be at least 1"),
         (["-o", "{here}"], "is a folder: name a file"),
         (["-o", "{here}/no/x"], "the folder {here}/no does not exist"),
-        (["-o", "{here}/taken"], "taken.json is a folder: name a file"),
-        (["-o", "/proc/x"], "/proc/x cannot be written: "),
-        (["-o", "{here}/x", "--checkpoint", "{here}/nothing"], "nothing does not exist: it must be a folder with"),
-        (["-o", "{here}/x", "--checkpoint", "{damaged}"], "model.safetensors"),
+        (["-o", "{here}/taken.stablehlo"], "taken.stablehlo.json is a folder: name a file"),
+        (["-o", "/proc/x.stablehlo"], "/proc/x.stablehlo cannot be written: "),
+        (
+            ["-o", "{here}/x.stablehlo", "--checkpoint", "{here}/nothing"],
+            "nothing does not exist: it must be a folder with",
+        ),
+        (["-o", "{here}/x.stablehlo", "--checkpoint", "{damaged}"], "model.safetensors"),
     ],
 )
 def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, damaged, capsys):
-    (tmp_path / "taken.json").mkdir()
+    (tmp_path / "taken.stablehlo.json").mkdir()
     places = dict(here=tmp_path, damaged=damaged)
     assert cli.main(["export", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert message.format(**places) in error
     assert error.count("\n") == 1
-    assert os.listdir(tmp_path) == ["taken.json"]
+    assert os.listdir(tmp_path) == ["taken.stablehlo.json"]
 
 
 @pytest.mark.fast
 def test_the_command_says_which_attention_and_which_batches_a_program_has(tmp_path, capsys):
     vivit.save(tmp_path / "model", model(named("vivit-tiny/8x2")))
-    command = ["export", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "program")]
+    command = ["export", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "program.stablehlo")]
     assert cli.main(command) == 0
     out = capsys.readouterr().out
     assert "uint8[b 8 32 32 3] to float32[b 5], for cpu, cuda, tpu" in out

@@ -234,7 +234,7 @@ def test_convert_starts_a_video_model_from_an_image_model(tmp_path, capsys):
         (["{ours}", "{to}", "--seed", "3"], "--seed and --keep-head are for an image model"),
         (["{ours}", "{to}", "--config", "vivit-q/1x1"], "no variant is named 'vivit-q/1x1'"),
         (["{ours}", "{to}", "--frames", "7"], "frames is 7: it must be a positive multiple of the tubelet's 2"),
-        (["{ours}", "{ours}", "--to", "npz"], "is a folder: npz is a file"),
+        (["{ours}", "{ours}", "--to", "npz"], "is a folder: name a file"),
     ],
 )
 def test_convert_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):

@@ -63,8 +63,8 @@ def test_every_help_can_be_read_in_ascii_and_ends_with_an_example(command, monke
 @pytest.mark.fast
 def test_names_outside_of_ascii_are_written_in_ascii(tmp_path, monkeypatch):
     written = ascii_output(monkeypatch)
-    assert cli.main(["convert", "demo", str(tmp_path / "modèle 日本"), "--to", "npz"]) == 0
-    assert rb"mod\xe8le \u65e5\u672c: npz" in written.getvalue()
+    assert cli.main(["convert", "demo", str(tmp_path / "modèle 日本.npz"), "--to", "npz"]) == 0
+    assert rb"mod\xe8le \u65e5\u672c.npz: npz" in written.getvalue()
 
 
 @pytest.mark.fast

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vivit import fonts
+from vivit.printable import printable
 from vivit.writing import check_place, write_file
 
 DOTS = 120  # an inch
@@ -46,7 +47,8 @@ def write(figure: Any, png: Path, *, tight: bool = False) -> str:
 
 
 def short(name: str, longest: int = 40) -> str:
-    """A name of at most so many characters."""
+    """A name of at most so many characters, all of which can be shown."""
+    name = printable(name)
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 

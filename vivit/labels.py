@@ -4,7 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from vivit.json_files import parsed
-from vivit.paths import as_path
+from vivit.paths import as_path, is_file
 from vivit.reference.config import Config
 from vivit.reference.values import quoted
 
@@ -25,7 +25,7 @@ def read_labels(source: str | Path) -> Labels:
         text = resources.files("vivit").joinpath("label_names", SHIPPED[str(source)]).read_text("utf-8")
         return as_labels(parsed(text, str(source)))
     path = as_path(source)
-    if not path.is_file():
+    if not is_file(path):
         raise ValueError(f"labels {source} is no file: it must be one, or one of {', '.join(SHIPPED)}")
     if path.stat().st_size > LARGEST_FILE:
         raise ValueError(f"labels {source} has {path.stat().st_size:,} bytes: it must have at most {LARGEST_FILE:,}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from vivit.data.decoding import ShortVideoError, read_frames
 from vivit.data.opening import Limits
+from vivit.data.steady import steady
 from vivit.data.views import cover
 from vivit.memory import check_memory
 from vivit.paths import as_path
@@ -59,13 +60,14 @@ def read_clip(
     check_memory(f"{frames} frames of {height}x{width}", 3 * frames * height * width, limits.memory)
     needed = start + (frames - 1) * stride + 1
     try:
-        return read_frames(
-            path,
-            range(start, needed, stride),
-            fit=partial(cover, tall=height, wide=width, resize=resize),
-            limits=limits,
-            threads=threads,
-        )
+        with steady(path):
+            return read_frames(
+                path,
+                range(start, needed, stride),
+                fit=partial(cover, tall=height, wide=width, resize=resize),
+                limits=limits,
+                threads=threads,
+            )
     except ShortVideoError as error:
         raise ValueError(
             f"{path} has {error.frames} frames: {frames} frames at stride {stride} from frame {start} on need {needed}"

@@ -13,7 +13,7 @@ from vivit.model import Model
 from vivit.preprocessing import HUGGING_FACE
 from vivit.reference.config import COLORS
 from vivit.reference.values import quoted
-from vivit.writing import new_folder
+from vivit.writing import new_folder, write_text
 
 
 def write_vivit(path: Path, model: Model) -> None:
@@ -100,4 +100,4 @@ def _stated(model: Model) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

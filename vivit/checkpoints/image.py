@@ -19,7 +19,7 @@ from vivit.data.opening import Limits
 from vivit.initialise import draws
 from vivit.memory import check_model
 from vivit.model import Model
-from vivit.paths import as_path
+from vivit.paths import as_path, status
 from vivit.preprocessing import preprocessing_for
 from vivit.reference import tubelet
 from vivit.reference.config import Config
@@ -60,7 +60,7 @@ def from_image_model(
         raise ValueError(f"config is {quoted(config)}: it must be a vivit.Config, such as vivit.named('vivit-b/16x2')")
     check_model(config, (limits or Limits()).memory)
     path = as_path(path)
-    if not path.exists():
+    if status(path) is None:
         raise ValueError(f"{path} does not exist: it must be an image model's file or directory")
     image = read_image_model(path, heads=config.heads, head=keep_head)
     config = replace(config, gelu=image.config.gelu, epsilon=image.config.epsilon)

@@ -19,7 +19,7 @@ from vivit.json_files import read_object
 from vivit.labels import Labels, as_labels, check_labels, read_labels
 from vivit.memory import check_model
 from vivit.model import Model
-from vivit.paths import as_path
+from vivit.paths import as_path, is_file, is_folder, status
 from vivit.preprocessing import NAMED, Preprocessing, preprocessing_for
 from vivit.reference.config import Config, Order, Pooling, Positions, named
 from vivit.reference.config import Model as ModelName
@@ -85,7 +85,7 @@ def load(
         check_model(config, memory)
     named_path = as_path(path)
     path = fetch(str(path)) if is_hub_name(path) else named_path
-    if not path.exists():
+    if status(path) is None:
         raise ValueError(f"{path} does not exist: {ACCEPTED}")
     found = _directory(path) if path.is_dir() else _file(path, config, hints)
     if config is not None and config.canonical != found.config.canonical:
@@ -108,7 +108,7 @@ def as_config(config: Config | str | None) -> Config | None:
 
 
 def _directory(path: Path) -> Model:
-    if not (path / native.DESCRIPTION).is_file():
+    if not is_file(path / native.DESCRIPTION):
         return _of_a_run(path)
     description = read_object(path / native.DESCRIPTION).values
     if description.get("format") == native.FORMAT:
@@ -124,11 +124,11 @@ def _directory(path: Path) -> Model:
 
 def _of_a_run(path: Path) -> Model:
     """The model in a folder of `vivit train`: the one of the best validation; if nothing was validated, the last."""
-    found = next((path / name for name in OF_A_RUN if (path / name / native.DESCRIPTION).is_file()), None)
+    found = next((path / name for name in OF_A_RUN if is_file(path / name / native.DESCRIPTION)), None)
     if found is not None:
         model = native.load_native(found)
         return replace(model, report=model.report.noted(f"{found.name}/ of the training in {path}"))
-    if (path / "checkpoints").is_dir():
+    if is_folder(path / "checkpoints"):
         raise ValueError(f"{path} is a training that has no model yet: its last step or first validation writes one")
     raise ValueError(f"{path} has no {native.DESCRIPTION}: {ACCEPTED}")
 

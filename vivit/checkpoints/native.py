@@ -24,7 +24,7 @@ from vivit.model import Model
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params, convert, leaves, shapes
-from vivit.writing import new_folder, remove_unfinished, write_file, write_text
+from vivit.writing import check_folder, new_folder, write_file, write_text
 
 FORMAT, VERSION = "vivit", 1
 ALIGNMENT = 64  # bytes; arrays that begin at a multiple of it in memory need no copy to become JAX's on a CPU
@@ -90,8 +90,7 @@ def _spellings(config: Config) -> Params:
 
 def _replace(path: Path, model: Model, arrays: dict[str, np.ndarray]) -> None:
     """Writes into a folder that exists. The new weights get the name that the old ones do not have."""
-    if not path.is_dir():
-        raise ValueError(f"{path} is a file: it must be a folder, or not be there")
+    check_folder(path)
     old = None
     if (path / DESCRIPTION).exists():
         description = read_object(path / DESCRIPTION).values
@@ -100,8 +99,6 @@ def _replace(path: Path, model: Model, arrays: dict[str, np.ndarray]) -> None:
         old = description.get("weights")
     elif (path / WEIGHTS).exists():
         raise ValueError(f"{path} holds another program's {WEIGHTS}: name another folder")
-    for name in (DESCRIPTION, WEIGHTS, NEXT_WEIGHTS):
-        remove_unfinished(path / name)
     new = NEXT_WEIGHTS if old == WEIGHTS else WEIGHTS
     _write_weights(path / new, arrays)
     _write_description(path, model, new)  # from here on the checkpoint is the new one

@@ -1,6 +1,6 @@
 """A model into any format that can hold it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,7 @@ from vivit.model import Model
 from vivit.paths import as_path
 from vivit.reference.params import leaves
 from vivit.reference.values import quoted
-from vivit.writing import write_file
+from vivit.writing import check_folder, check_place, write_file
 
 Format = Literal["vivit", "huggingface", "npz"]
 
@@ -33,6 +33,7 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
         kind = type(model).__name__
         raise ValueError(f"model is of type {kind}: it must be a vivit.Model, such as vivit.Model(config=…, params=…)")
     check_format(to, vars(model.config))
+    check_dest(path, to)
     broken = [name for name, leaf in leaves(model.params) if not finite(np.asarray(leaf))]
     if broken:
         raise ValueError(f"params hold NaN or infinity in {', '.join(broken)}: they must be finite to be saved")
@@ -40,10 +41,6 @@ def save(path: str | Path, model: Model, to: Format = "vivit") -> None:
         save_native(path, model)
     elif to == "huggingface":
         write_vivit(path, model)
-    elif path.is_dir():
-        raise ValueError(f"{path} is a folder: npz is a file")
-    elif not path.absolute().parent.is_dir():
-        raise ValueError(f"{path}: the folder {path.absolute().parent} does not exist")
     else:
         write_file(path, lambda temporary: _write_npz(temporary, tree_of(model)))
 
@@ -54,6 +51,14 @@ def check_format(to: str, known: Mapping[str, Any]) -> None:
         raise ValueError(f"to is {quoted(to)}: it must be one of {', '.join(get_args(Format))}")
     if to == "huggingface":
         check_port(known)
+
+
+def check_dest(path: Path, to: str, inputs: Iterable[str | Path] = ()) -> None:
+    """Raises ValueError unless a checkpoint of this format can be written there. inputs: what is read."""
+    if to == "npz":
+        check_place(path, suffixes=(".npz",), inputs=inputs)
+    else:
+        check_folder(path, inputs=inputs, new=to == "huggingface")
 
 
 def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

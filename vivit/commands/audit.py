@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vivit.commands import audit_checkpoint
+from vivit.commands import audit_checkpoint, outputs
 from vivit.commands.chosen import SAID, add_checkpoint, add_json
 from vivit.commands.shown import console, say, show
 from vivit.commands.table import FAIL, Table
 from vivit.printable import printable
 from vivit.reference.config import Model
-from vivit.writing import check_place, write_text
+from vivit.writing import write_text
 
 if TYPE_CHECKING:
     from vivit.audit import Row
@@ -44,19 +44,19 @@ def run(options: argparse.Namespace) -> int:
     from vivit.versions import source
     from vivit.video import demo_video, read_clip
 
-    if options.output is not None:
-        check_place(options.output)
+    inputs = outputs.read_by(options, [] if options.video is None else [options.video])
+    outputs.check_json(options, inputs)
     if options.checkpoint is not None:
         if options.model is not None or options.size is not None:
             raise ValueError("--model and --size choose among random models: leave them out with --checkpoint")
-        return audit_checkpoint.run(options)
+        return audit_checkpoint.run(options, inputs)
     for name in SAID:
         if getattr(options, name) is not None:
             raise ValueError(f"--{name} is of a checkpoint: name it with --checkpoint")
     size = options.size or "tiny"
     configs = variants(size, options.model)
     sizes = next(iter(configs.values()))
-    path = options.video or demo_video()
+    path = demo_video() if options.video is None else options.video
     clip = read_clip(path, frames=sizes.frames, height=sizes.height, width=sizes.width)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     }
     text = json.dumps(report, indent=1) + "\n"
     if options.output is not None:
-        write_text(options.output, text)
+        write_text(options.output, text, inputs=inputs)
     if options.json:
         print(text, end="")
     else:

@@ -5,8 +5,10 @@ import json
 import math
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 FORMAT, VERSION = "vivit audit of a checkpoint", 1
 
 
-def run(options: argparse.Namespace) -> int:
-    """0 if every stage passes and every head has the reference's class, else 1."""
+def run(options: argparse.Namespace, inputs: Sequence[str | Path]) -> int:
+    """0 if every stage passes and every head has the reference's class, else 1. inputs: files that are read."""
     import jax  # here, so that `vivit info` need not load it
 
     from vivit.audit_checkpoint import STEPS, audit_checkpoint
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
     begun = time.perf_counter()
     model, _ = loaded(options)
-    path = options.video or demo_video()
+    path = demo_video() if options.video is None else options.video
     clip = model.read(path)
     columns = (TextColumn("auditing: {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     }
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     if options.output is not None:
-        write_text(options.output, text)
+        write_text(options.output, text, inputs=inputs)
     if options.json:
         print(text, end="")
     else:

@@ -3,9 +3,9 @@
 import argparse
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vivit.commands import outputs
 from vivit.reference.values import MOST, quoted
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def add_views(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json, and -o for the same in a file."""
     parser.add_argument("--json", action="store_true", help="print JSON in place of the text")
-    parser.add_argument("-o", "--output", metavar="FILE.json", type=Path, help="write that JSON to a file as well")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE.json", type=outputs.path, help="write that JSON to a file as well"
+    )
 
 
 def loaded(options: argparse.Namespace) -> "tuple[Model, str]":

@@ -4,9 +4,11 @@ import argparse
 from pathlib import Path
 from typing import Any, get_args
 
+from vivit.commands import outputs
 from vivit.commands.chosen import add_memory, limits
 from vivit.json_files import read_object
-from vivit.paths import as_path
+from vivit.paths import is_file
+from vivit.printable import printable
 from vivit.reference.config import Config, Model, Order, Pooling, Positions, named
 
 FIELDS = ("model", "frames", "height", "width", "sampled_frames", "pooling", "order", "positions", "classes")
@@ -21,7 +23,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "vivit convert vit.npz new --image central_frame --config vivit-b/16x2-fe",
     )
     parser.add_argument("source", metavar="SOURCE", help="a checkpoint, a name on the hub (owner/name), or demo")
-    parser.add_argument("dest", metavar="DEST", type=Path, help="the folder or file to write")
+    parser.add_argument("dest", metavar="DEST", type=outputs.path, help="the folder, or .npz file, to write")
     parser.add_argument(
         "--to", choices=("vivit", "huggingface", "npz"), default="vivit", help="format (default: vivit)"
     )
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from vivit.checkpoints.image import from_image_model  # here, so that `vivit info` need not load JAX
     from vivit.checkpoints.load import load
     from vivit.checkpoints.native import stated_config
-    from vivit.checkpoints.save import check_format, save
+    from vivit.checkpoints.save import check_dest, check_format, save
     from vivit.demonstration import demo_checkpoint
 
     allowed = limits(options)
@@ -58,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     demo = options.source == "demo" and not Path("demo").exists()
     source = str(demo_checkpoint()) if demo else options.source
     check_format(options.to, (stated_config(Path(source)) if config is None else vars(config)) | said)
+    check_dest(options.dest, options.to, outputs.read_by(options, [source]))
     if options.image is None:
         if options.keep_head or options.seed:
             raise ValueError("--seed and --keep-head are for an image model: name its --image embedding")
@@ -68,15 +71,14 @@ def run(options: argparse.Namespace) -> int:
         choices: dict[str, Any] = dict(seed=options.seed, keep_head=options.keep_head)
         model = from_image_model(source, config, options.image, **choices, limits=allowed)
     save(options.dest, model, options.to)
-    print(model.report)
+    print("\n".join(map(printable, str(model.report).splitlines())))
     lost = " (weights alone: labels, preprocessing and config are not in it)" if options.to == "npz" else ""
-    print(f"wrote {options.dest}: {options.to}{lost}")
+    outputs.say_written(options.dest, f"wrote {options.dest}: {options.to}{lost}")
     return 0
 
 
 def read_config(name: str) -> Config:
     """A named variant, or the fields in a JSON file."""
-    path = as_path(name)
-    if not path.is_file():
+    if not is_file(name):
         return named(name)
-    return read_object(path).made(Config)
+    return read_object(name).made(Config)

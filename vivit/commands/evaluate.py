@@ -3,11 +3,13 @@
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vivit.commands import outputs
 from vivit.commands.chosen import add_checkpoint, add_clips, add_json, add_limits, add_views, limits, loaded
 from vivit.commands.shown import clips_progress, console, say, show
 from vivit.commands.table import Table
@@ -25,7 +27,10 @@ def add(commands: argparse._SubParsersAction) -> None:
         example="vivit evaluate videos/ --checkpoint runs/first/model --split test",
     )
     parser.add_argument(
-        "data", metavar="DATA", type=Path, help="a folder with a folder a class, a CSV or JSONL, or a folder of these"
+        "data",
+        metavar="DATA",
+        type=outputs.path,
+        help="a folder with a folder a class, a CSV or JSONL, or a folder of these",
     )
     add_checkpoint(parser, required=True)
     parser.add_argument("--split", choices=SPLITS, default="test", help="(default: test)")
@@ -37,16 +42,23 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--short", choices=("loop", "pad"), default="loop", help="short videos (default: loop)")
     parser.add_argument("--shorter-side", type=int, metavar="N", help="pixels before crops (default: the checkpoint's)")
-    parser.add_argument("--progress", type=Path, metavar="FOLDER", help="keep progress there, and go on from it")
+    parser.add_argument(
+        "--progress", type=outputs.path, metavar="FOLDER", help="keep progress there, and go on from it"
+    )
     add_limits(parser)
     table = parser.add_argument_group("what a table does not say")
     table.add_argument("--heads", nargs="+", metavar="COLUMN", help="the label columns, in the order of the heads")
     table.add_argument("--multi-label", action="store_true", help="any number of labels an example: mAP")
     written = parser.add_argument_group("what is written")
     add_json(written)
-    written.add_argument("--confusion", metavar="FILE.png", type=Path, help="a picture a head (FILE-verb.png, …)")
     written.add_argument(
-        "--predictions", metavar="FILE.csv", type=Path, help="a row a video: its labels, the best five, probabilities"
+        "--confusion", metavar="FILE.png", type=outputs.path, help="a picture a head (FILE-verb.png, …)"
+    )
+    written.add_argument(
+        "--predictions",
+        metavar="FILE.csv",
+        type=outputs.path,
+        help="a row a video: its labels, the best five, probabilities",
     )
     written.add_argument("--per-class", action="store_true", help="print the table of classes too")
     parser.set_defaults(run=run)
@@ -60,17 +72,14 @@ def run(options: argparse.Namespace) -> int:
     from vivit.training.evaluate import evaluate
     from vivit.training.predictions import write_predictions
 
-    for name in ("output", "confusion", "predictions"):
-        path = getattr(options, name)
-        if path is not None:
-            check_place(path)
-    if options.predictions is not None and options.predictions.suffix != ".csv":
-        raise ValueError(f"--predictions is {options.predictions}: it must be a .csv")
+    _check_outputs(options)
     if options.confusion is not None:
         check_installed()
         if options.multi_label:
             raise ValueError("--confusion is for one label an example: leave it or --multi-label out")
     dataset = choose(read_data(options.data, heads=options.heads, multi_label=options.multi_label), options.split)
+    videos = [example.path for example in dataset.examples]
+    _check_outputs(options, videos, dataset.heads)
     model, _ = loaded(options)
     if model.labels is None:
         raise ValueError(f"{options.checkpoint} does not name its classes: say --labels, so that they can be matched")
@@ -85,6 +94,7 @@ def run(options: argparse.Namespace) -> int:
             folder=options.progress,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+    _check_outputs(options, videos, dataset.heads)
     text = json.dumps({"data": str(options.data), "split": options.split, **result.report}) + "\n"
     if options.output is not None:
         write_text(options.output, text)
@@ -96,12 +106,27 @@ def run(options: argparse.Namespace) -> int:
         write_predictions(options.predictions, result)
     if options.confusion is not None:
         for head, names in zip(result.dataset.heads, result.dataset.names, strict=True):
-            several, path = len(result.dataset.heads) > 1, options.confusion
-            if several:  # a column's name may hold what a file's may not
-                path = path.with_stem("-".join([path.stem, re.sub(r"[^\w-]+", "_", head)]))
-            counts = np.array(result.report["heads"][head]["confusion"])
-            plots.confusion_matrix(counts, names, path, title=head if several else "")
+            counts, title = np.array(result.report["heads"][head]["confusion"]), head * (len(dataset.heads) > 1)
+            plots.confusion_matrix(counts, names, _picture(options, head, dataset.heads), title=title)
     return 0
+
+
+def _check_outputs(options: argparse.Namespace, videos: Sequence[str] = (), heads: Sequence[str] = ("",)) -> None:
+    """Raises ValueError unless the files can be written that are asked for. videos, heads: of the data."""
+    inputs = outputs.read_by(options, videos)
+    outputs.check_json(options, inputs)
+    if options.predictions is not None:
+        check_place(options.predictions, suffixes=(".csv",), inputs=inputs)
+    for head in heads if options.confusion is not None else ():
+        check_place(_picture(options, head, heads), suffixes=(".png",), inputs=inputs)
+
+
+def _picture(options: argparse.Namespace, head: str, heads: Sequence[str]) -> Path:
+    """The file of a head's confusion matrix, which has the head's name if there are several."""
+    path: Path = options.confusion
+    if len(heads) == 1:
+        return path
+    return path.with_stem("-".join([path.stem, re.sub(r"[^\w-]+", "_", head)]))  # what a file's name may hold
 
 
 def _print(report: dict[str, Any], options: argparse.Namespace) -> None:

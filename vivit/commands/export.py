@@ -2,9 +2,10 @@
 
 import argparse
 import textwrap
-from pathlib import Path
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from vivit.commands import outputs
 from vivit.commands.chosen import add_checkpoint, announce, limits, loaded
 
 if TYPE_CHECKING:
@@ -29,7 +30,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         epilog=textwrap.fill(NOTE, 79, break_on_hyphens=False),
     )
     add_checkpoint(parser)
-    parser.add_argument("-o", "--output", required=True, metavar="FILE", type=Path, help="the program to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE.stablehlo",
+        type=outputs.path,
+        help="the program to write, or - for standard output, without its FILE.json",
+    )
     parser.add_argument(
         "--platforms", default="cpu,cuda,tpu", metavar="A,B", help="of cpu,cuda,rocm,tpu (default: cpu,cuda,tpu)"
     )
@@ -45,26 +53,30 @@ def run(options: argparse.Namespace) -> int:
     settings: dict[str, Any] = dict(
         platforms=tuple(options.platforms.split(",")), batch=options.batch, dtype=options.dtype
     )
-    check_export(options.output, **settings)
+    inputs = outputs.read_by(options)
+    check_export(options.output, **settings, inputs=inputs)
     model, _ = loaded(options)
-    _print(export(model, options.output, **settings, limits=limits(options)))
+    written = export(model, options.output, **settings, inputs=inputs, limits=limits(options))
+    for line in _lines(written):
+        outputs.say_written(options.output, line)
     announce(options)
     return 0
 
 
-def _print(written: "Exported") -> None:
+def _lines(written: "Exported") -> Iterator[str]:
     said = written.description
     video, logits = (_shape(said[name]) for name in ("input", "output"))
-    print(f"wrote {written.path}: {said['bytes']:,} bytes, {video} to {logits}, for {', '.join(said['platforms'])}")
+    yield f"wrote {written.path}: {said['bytes']:,} bytes, {video} to {logits}, for {', '.join(said['platforms'])}"
     if said["attention"] == "pallas":
-        print("attention: the Pallas kernels")
+        yield "attention: the Pallas kernels"
     else:
         kernels = "; a program for tpu alone (--platforms tpu) has the Pallas kernels" * ("tpu" in said["platforms"])
-        print(f"attention: XLA's form{kernels}")
+        yield f"attention: XLA's form{kernels}"
     if said["input"]["shape"][0] == "b":
-        print("batch: any number of clips, one after the other; with --batch N exactly N, at once")
-    labels = "labels, " if said["labels"] is not None else "no labels (the checkpoint names none), "
-    print(f"wrote {written.description_path}: {labels}sizes, resizing, config, sha256 {said['sha256']}")
+        yield "batch: any number of clips, one after the other; with --batch N exactly N, at once"
+    if written.description_path is not None:
+        labels = "labels, " if said["labels"] is not None else "no labels (the checkpoint names none), "
+        yield f"wrote {written.description_path}: {labels}sizes, resizing, config, sha256 {said['sha256']}"
 
 
 def _shape(array: dict) -> str:

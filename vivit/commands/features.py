@@ -2,8 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
+from vivit.commands import outputs
 from vivit.commands.chosen import add_checkpoint, add_clips, add_limits, add_videos, announce, limits, loaded
 from vivit.commands.shown import clips_progress
 from vivit.printable import printable
@@ -17,7 +17,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         example="vivit features videos/ -o features.npz --stages prelogits",
     )
     add_videos(parser)
-    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.npz", help="the file to write")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=outputs.path,
+        metavar="FILE.npz",
+        help="the file to write, or - for standard output",
+    )
     add_checkpoint(parser)
     parser.add_argument(
         "--stages",
@@ -35,10 +42,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """0, or 2 if a video could not be used; the others' features are written all the same."""
-    from vivit.inference.features import write_features  # here, so that `vivit info` need not load JAX
+    from vivit.inference.features import check_output, write_features  # here, so that `vivit info` need not load JAX
     from vivit.inference.videos import videos
 
     names = videos(options.videos)
+    check_output(options.output, outputs.read_by(options, names))
     model, _ = loaded(options)
     settings = {name: getattr(options, name) for name in ("stages", "stride", "hop", "batch", "dtype")}
     allowed = limits(options)
@@ -48,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
             model,
             names,
             options.output,
+            inputs=outputs.read_by(options, names),
             **settings,
             limits=allowed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
@@ -55,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
     for error in broken.values():
         print(f"vivit features: {printable(str(error))}", file=sys.stderr)
     if len(broken) < len(names):
-        print(f"wrote {options.output}: {', '.join(options.stages)} of {len(names) - len(broken)} videos")
+        what = f"{', '.join(options.stages)} of {len(names) - len(broken)} videos"
+        outputs.say_written(options.output, f"wrote {options.output}: {what}")
         announce(options)
     return 2 if broken else 0

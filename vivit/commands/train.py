@@ -5,7 +5,6 @@ import json
 import logging
 import sys
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.logging import RichHandler
@@ -23,6 +22,7 @@ from vivit.commands.train_choices import (
     read_choices,
 )
 from vivit.commands.train_shown import Shown, planned
+from vivit.paths import as_path
 
 if TYPE_CHECKING:
     from vivit.data.sources import Dataset
@@ -100,10 +100,10 @@ def _train(said: dict[str, Any]) -> int:
         raise ValueError(f"{said['data']} has {', '.join(splits)}: it must have examples to train on")
     if "patience" in said and "validation" not in splits:
         raise ValueError(f"--patience is {said['patience']}: {said['data']} has no validation to be patient about")
-    cache = Path(said["cache"]) if "cache" in said else None
+    cache = as_path(said["cache"]) if "cache" in said else None
     kept = None if cache is None else Cache(cache)
     mesh = tuple(said["mesh"]) if "mesh" in said else None
-    folder = Path(said["folder"])
+    folder = as_path(said["folder"])
     chosen = Run(folder=folder, cache=cache, mesh=mesh, **{name: said[name] for name in RUN if name in said})
 
     def validate(model: vivit.Model, step: int) -> dict[str, float]:
@@ -157,7 +157,7 @@ def _compare(said: dict[str, Any]) -> int:
 
     with Shown() as shown:
         show = partial(_shown_row, shown)
-        outcomes = compare(Path(said["folder"]), rows(), threads=said["threads"], show=show)
+        outcomes = compare(as_path(said["folder"]), rows(), threads=said["threads"], show=show)
     title = "Trained from scratch on the digit carousel, in percent of unseen scans (chance: verb 25, noun 10)"
     columns = ("what", "parameters", "steps", "seconds", "verb", "noun", "action")
     rows_shown = [

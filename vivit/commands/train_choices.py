@@ -3,10 +3,10 @@
 import argparse
 import ast
 from dataclasses import MISSING, asdict, fields, replace
-from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from vivit.commands import outputs
 from vivit.commands.run_types import SWITCHES, TEXTS, checked
 from vivit.reference.values import shortened
 from vivit.training.recipe import REQUIRED
@@ -49,7 +49,7 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     from vivit.training.recipe import recipe_fields
 
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="CONFIG", help="a JSON file of the same names as the flags"
+        "file", nargs="?", type=outputs.path, metavar="CONFIG", help="a JSON file of the same names as the flags"
     )
     own = parser.add_argument_group("the run")
     defaults = _run_defaults()

@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import struct
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable
@@ -19,9 +18,10 @@ import numpy as np
 
 from vivit.data.pictures import Placement
 from vivit.data.probing import Video
+from vivit.writing import remove_abandoned, working_folder
 
 FORMAT = 3  # part of every key: entries of another layout, or scaled in another way, are never read
-SUFFIX, PARTIAL = ".frames", ".partial"  # whole, and being written or left behind by a process that ended
+SUFFIX = ".frames"
 _SIZES = struct.Struct("<III")  # frames, height, width
 _SUM = struct.Struct("<I")
 
@@ -42,6 +42,7 @@ class Cache:
                 raise ValueError(f"{name} is {value}: it must be a positive number of bytes")
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self.folder)
         self.limit, self.largest = limit, largest
         self._lock = threading.Lock()
         self._held = self.size()
@@ -108,15 +109,12 @@ def _write(cache: Cache, path: Path, frames: np.ndarray) -> None:
     sums = np.array([zlib.crc32(frame) for frame in frames], "<u4").tobytes()
     head = _SIZES.pack(*frames.shape[:3]) + sums
     cache.make_room(frames.nbytes)
-    descriptor, temporary = tempfile.mkstemp(dir=cache.folder, suffix=PARTIAL)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    with working_folder(cache.folder, sweep=False) as folder:  # swept when the cache was opened
+        temporary = folder / path.name
+        with temporary.open("wb") as file:
             file.write(head + _SUM.pack(zlib.crc32(head)))
             file.write(frames.data)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read(path: Path, rows: np.ndarray) -> np.ndarray | None:
@@ -152,7 +150,7 @@ def _entries(folder: Path) -> list[tuple[float, int, Path]]:
     entries = []
     with os.scandir(folder) as listing:
         for entry in listing:
-            if entry.name.endswith((SUFFIX, PARTIAL)):
+            if entry.name.endswith(SUFFIX):
                 try:
                     status = entry.stat()
                 except FileNotFoundError:  # another process removed it

@@ -10,14 +10,14 @@ It leaves out how the files are read again: they are ordinary videos, named in o
 import csv
 import itertools
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
+
+from vivit.writing import check_folder, new_folder
 
 STEPS = (1, 3, 5, 7)  # odd, so that each visits all places; 5 and 7 are 3 and 1 the other way round
 VERBS = tuple(f"clockwise-{step}" for step in STEPS)
@@ -67,8 +67,7 @@ def write_carousel(
     counts = {"train": train, "validation": validation, "test": test}
     _check(seed, counts, frames)
     folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} is there already: it must be a new or an empty folder")
+    check_folder(folder, new=True)
     scans, digits = load_scans()
     videos = {split: list(plan(split, counts[split], digits, seed=seed)) for split in SPLITS}
     card = {
@@ -83,19 +82,9 @@ def write_carousel(
         "verbs": list(VERBS),
         "nouns": list(NOUNS),
     }
-    folder = folder.absolute()  # "." has neither a name nor a parent of its own
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
+    with new_folder(folder) as partial:
         _write_all(partial, videos, scans, frames, progress)
         (partial / "carousel.json").write_text(json.dumps(card, indent=2) + "\n")
-        partial.chmod(0o755)  # a temporary folder is its owner's alone
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return card
 
 

@@ -17,6 +17,7 @@ from vivit.data.pictures import Fit
 from vivit.data.probing import Video, probe
 from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, random_clip, segment, warn_of_loop
 from vivit.data.sources import Example
+from vivit.data.steady import State, state_of, steady
 from vivit.data.views import cover, windows
 from vivit.reference.values import quoted
 
@@ -79,10 +80,11 @@ def training_clip(pixels: Pixels, example: Example, generator: np.random.Generat
     Raises BrokenVideoError, or ValueError if the transform returns what is no clip.
     """
     try:
-        video, (first, last) = _found(pixels, example)
-        clip = random_clip(pixels.sampling, first, last, generator)
-        crops = 1 if pixels.shorter_side is None else None
-        frames = _decoded(pixels, video, np.arange(first, last), clip.indices, crops)
+        with steady(example.path):
+            video, (first, last) = _found(pixels, example)
+            clip = random_clip(pixels.sampling, first, last, generator)
+            crops = 1 if pixels.shorter_side is None else None
+            frames = _decoded(pixels, video, np.arange(first, last), clip.indices, crops)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
     if pixels.transform is not None:
@@ -99,21 +101,25 @@ def evaluation_clips(pixels: Pixels, example: Example, views: int, spatial: int)
     Raises BrokenVideoError.
     """
     try:
-        video, (first, last) = _found(pixels, example)
-        warn_of_loop(example.path, pixels.sampling, last - first)
-        clips = even_clips(pixels.sampling, first, last, views)
-        needed, rows = frames_of(clips)
-        frames = _decoded(pixels, video, needed, needed, spatial)
+        with steady(example.path):
+            video, (first, last) = _found(pixels, example)
+            warn_of_loop(example.path, pixels.sampling, last - first)
+            clips = even_clips(pixels.sampling, first, last, views)
+            needed, rows = frames_of(clips)
+            frames = _decoded(pixels, video, needed, needed, spatial)
     except (ValueError, OSError) as error:
         raise BrokenVideoError(example.path, str(error)) from None
     return _cut(pixels, frames, rows, clips, spatial, example.path)
 
 
-_probed = lru_cache(VIDEOS_REMEMBERED)(probe)
+@lru_cache(VIDEOS_REMEMBERED)
+def _probed(path: str, state: State | None, *, limits: Limits, threads: int) -> Video:
+    """What is known of a file in this state."""
+    return probe(path, limits=limits, threads=threads)
 
 
 def _found(pixels: Pixels, example: Example) -> tuple[Video, tuple[int, int]]:
-    video = _probed(example.path, limits=pixels.limits, threads=pixels.decoder_threads)
+    video = _probed(example.path, state_of(example.path), limits=pixels.limits, threads=pixels.decoder_threads)
     return video, segment(video.stamps, example.start, example.end)
 
 

@@ -16,7 +16,7 @@ from av.error import ArgumentError, FFmpegError
 from av.stream import Disposition
 
 from vivit.memory import usual_limit
-from vivit.paths import as_path
+from vivit.paths import is_file
 from vivit.reference.values import quoted
 
 # what PyAV raises beside its own errors where a file lies about itself
@@ -102,11 +102,8 @@ def opened(path: str | Path, *, limits: Limits | None = None, threads: int = 1) 
 
 
 def _container(path: str | Path, options: dict[str, str]) -> InputContainer:
-    try:
-        if not as_path(path).is_file():  # folders, and what could be read for ever: pipes, devices
-            raise ValueError(f"{path} is not a file: it must be a video")
-    except OSError as error:
-        raise unreadable(path, error) from None
+    if not is_file(path):  # folders, and what could be read for ever: pipes, devices
+        raise ValueError(f"{path} is not a file: it must be a video")
     try:
         # the prefix keeps FFmpeg from taking the name for an address, such as http:… or concat:…
         return av.open(f"file:{path}", options={**options, **_CONFINED}, **_LENIENT)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vivit.data.sources import SPLIT_FOLDERS, Dataset, read_folder
 from vivit.data.tables import read_table
-from vivit.paths import as_path
+from vivit.paths import as_path, is_file, is_folder
 from vivit.reference.values import quoted
 
 SUFFIXES = (".csv", ".jsonl")
@@ -23,16 +23,16 @@ def read_data(path: str | Path, *, heads: Sequence[str] | None = None, multi_lab
     heads, multi_label: of tables. Raises ValueError, naming what it must be.
     """
     path = as_path(path)
-    if path.is_file():
+    if is_file(path):
         return read_table(path, heads=heads, multi_label=multi_label)
-    if not path.is_dir():
+    if not is_folder(path):
         raise ValueError(f"{path} is not there: it must be a folder with one folder a class, or a table, CSV or JSONL")
     tables: dict[str, Path] = {}
     for name, split in SPLIT_FOLDERS.items():
         for file in (path / f"{name}{suffix}" for suffix in SUFFIXES):
-            if file.is_file() and split in tables:
+            if is_file(file) and split in tables:
                 raise ValueError(f"{path} has {tables[split].name} and {file.name}: it must have one table a split")
-            if file.is_file():
+            if is_file(file):
                 tables[split] = file
     if tables:
         return read_table(tables, heads=heads, multi_label=multi_label)

@@ -3,16 +3,22 @@
 Files are listed, not opened: one that cannot be read is reported when it is loaded.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from vivit.data.listing import Listing, videos_below
 from vivit.data.splitting import SPLITS, check_fractions, stratified
+from vivit.paths import as_path, entries, is_file, is_folder
+from vivit.printable import printable
 from vivit.reference.values import quoted
 
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+_log = logging.getLogger("vivit.data")
 
 Names = Sequence[str] | str | Path  # the labels of one head: given, or a file with one a line
 
@@ -61,31 +67,41 @@ def label_vector(dataset: Dataset, example: Example) -> np.ndarray:
 def read_folder(
     root: str | Path, *, names: Names | None = None, fractions: Sequence[float] = (0.8, 0.1, 0.1)
 ) -> dict[str, Dataset]:
-    """Datasets by split, from root/<split>/<class>/… or root/<class>/…; every file in a class's folder is a video.
+    """Datasets by split, from root/<split>/<class>/… or root/<class>/…; what is no video by its name is left out.
 
-    If all folders in root are called train, validation (or val) and test, they are the splits. Otherwise they are the
-    classes, and the files of each are divided into splits by the hashes of their paths (splitting.stratified).
+    Folders without a video, such as one that a training run lives in, are neither. If all others in root are called
+    train, validation (or val) and test, they are the splits. Otherwise they are the classes, and the videos of each are
+    divided into splits by the hashes of their paths (splitting.stratified). How many files were left out is a warning.
     names: the classes in order; None: the names of the folders, sorted. fractions: of train, validation and test.
-    Raises ValueError if there is no class, a folder is none of the names, or a fraction is negative.
+    Raises ValueError if there is no class, a folder cannot be read or is none of the names, or a fraction is negative.
     """
-    root = Path(root)
-    if not root.is_dir():
+    root = as_path(root)
+    if not is_folder(root):
         raise ValueError(f"{root} is not a folder: it must hold one folder a class")
-    folders = _folders(root)
-    splits = {SPLIT_FOLDERS[folder.name]: folder for folder in folders if folder.name in SPLIT_FOLDERS}
-    found: list[tuple[str, str, str]] = []  # split, class, path
-    if folders and len(splits) == len(folders):
-        for split, folder in splits.items():
-            found += [(split, kind, str(file)) for kind, file in _files(folder)]
+    listed = _with_videos(root)
+    if listed and all(folder.name in SPLIT_FOLDERS for folder in listed):
+        found = [
+            (SPLIT_FOLDERS[split.name], folder.name, str(video))
+            for split in listed
+            for folder, inside in _with_videos(split).items()
+            for video in inside.videos
+        ]
     else:
         check_fractions(fractions)
-        kinds = {file.relative_to(root).as_posix(): kind for kind, file in _files(root)}
+        kinds = {
+            video.relative_to(root).as_posix(): folder.name
+            for folder, inside in listed.items()
+            for video in inside.videos
+        }
         split_of = stratified({name: (kind,) for name, kind in kinds.items()}, fractions)
-        found += [(split_of[name], kind, str(root / name)) for name, kind in kinds.items()]
+        found = [(split_of[name], kind, str(root / name)) for name, kind in kinds.items()]
     if not found:
         raise ValueError(
-            f"{root} holds no files in folders: it must hold one folder a class, or one a split with those"
+            f"{root} holds no videos in folders: it must hold one folder a class, or one a split with those"
         )
+    used = {path for _, _, path in found}
+    everything = [path for inside in listed.values() for path in (*inside.videos, *inside.others)]
+    _say_left_out(root, [path for path in everything if str(path) not in used])
     known = given_names(names) if names is not None else tuple(sorted({kind for _, kind, _ in found}))
     number = {name: index for index, name in enumerate(known)}
     strangers = sorted({kind for _, kind, _ in found} - set(known))
@@ -112,7 +128,7 @@ def given_names(names: Names) -> tuple[str, ...]:
     where = "names"
     if isinstance(names, (str, Path)):
         where = str(names)
-        if not Path(names).is_file():
+        if not is_file(names):
             raise ValueError(f"{names} is not a file: it must hold one label a line")
         names = [line.strip() for line in Path(names).read_text(encoding="utf-8").splitlines() if line.strip()]
     names = tuple(names)
@@ -124,15 +140,14 @@ def given_names(names: Names) -> tuple[str, ...]:
     return names
 
 
-def _folders(root: Path) -> list[Path]:
-    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+def _with_videos(root: Path) -> dict[Path, Listing]:
+    """The folders that have a video in them or below, and what they hold; hidden ones left out, sorted."""
+    found = {folder: videos_below(folder) for folder in entries(root) if is_folder(folder)}
+    return {folder: inside for folder, inside in found.items() if inside.videos}
 
 
-def _files(root: Path) -> list[tuple[str, Path]]:
-    """Pairs of a class and a file in its folder or below, hidden ones left out, sorted."""
-    return [
-        (folder.name, file)
-        for folder in _folders(root)
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(root).parts)
-    ]
+def _say_left_out(root: Path, files: list[Path]) -> None:
+    if files:
+        count = "a file is" if len(files) == 1 else f"{len(files):,} files are"
+        why = "no video by its name, or in no class's folder"
+        _log.warning("%s: %s left out, such as %s: %s", root, count, printable(str(files[0].relative_to(root))), why)

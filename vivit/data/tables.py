@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from vivit.data.sources import SPLIT_FOLDERS, Dataset, Example, Names, given_names
 from vivit.data.splitting import SPLITS, check_fractions, stratified
 from vivit.json_files import decoded
+from vivit.paths import is_file, unreadable
 from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import quoted
 
@@ -140,7 +141,7 @@ class _Faults:
 
 def _records(file: Path, faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
     """The number of every line and its columns."""
-    if not file.is_file():
+    if not is_file(file):
         raise ValueError(f"{file} is not a file: it must be a table, CSV or JSONL")
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -148,6 +149,8 @@ def _records(file: Path, faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]
                 yield from _json_records(file, lines, faults)
             else:
                 yield from _csv_records(file, lines, faults)
+    except OSError as error:
+        raise unreadable(file, error) from None
     except (csv.Error, UnicodeDecodeError) as error:
         raise ValueError(f"{file} cannot be read as a table: {error}") from None
 

@@ -1,6 +1,5 @@
 """An npz file whose arrays grow row by row: what is in memory is one row, whatever becomes of the file."""
 
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit.writing import check_place
+from vivit.writing import beside, working_folder
 
 CHUNK = 1 << 22  # bytes copied at once
 
@@ -58,11 +57,7 @@ class Archive:
 
 
 @contextmanager
-def growing(path: Path) -> Iterator[Archive]:
-    """An archive to be filled, and packed before it ends; beside the path while it grows, gone afterwards.
-
-    Raises ValueError if no file can be written there.
-    """
-    check_place(path)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.absolute().parent) as folder:
-        yield Archive(Path(folder))
+def growing(path: str | Path) -> Iterator[Archive]:
+    """An archive to be filled, and packed before it ends; beside the path while it grows, gone afterwards."""
+    with working_folder(beside(path)) as folder:
+        yield Archive(folder)

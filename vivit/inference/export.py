@@ -21,7 +21,7 @@ without one such as every TPU can run (vivit/kernels/chip.py).
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,21 +42,22 @@ from vivit.reference.config import COLORS
 from vivit.reference.params import Params, convert, leaves
 from vivit.reference.values import MOST, is_count, quoted
 from vivit.versions import versions
-from vivit.writing import check_place, write_file, write_text
+from vivit.writing import STANDARD_OUTPUT, check_place, write_file, write_text
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 DEFAULT_PLATFORMS = ("cpu", "cuda", "tpu")
 LARGEST_WEIGHTS = 2**31 - 2**24  # bytes; a flatbuffer ends at 2³¹, and 16 MiB are left for the program
 SOURCE_LINES = "jax_traceback_in_locations_limit"
+SUFFIX = ".stablehlo"
 FORMAT, VERSION = "vivit exported program", 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What `export` wrote. description: what the JSON file beside the program says."""
+    """What `export` wrote. description: what the JSON file beside the program says; standard output has none beside."""
 
     path: Path
-    description_path: Path
+    description_path: Path | None
     description: dict[str, Any] = field(repr=False)
 
 
@@ -67,23 +68,25 @@ def export(
     platforms: Sequence[str] = DEFAULT_PLATFORMS,
     batch: int | None = None,
     dtype: str | None = None,
+    inputs: Iterable[str | Path] = (),
     limits: Limits | None = None,
 ) -> Exported:
     """Writes a model as a program that takes uint8[b frames height width 3] and returns its logits, float32[b v].
 
     The model's preprocessing of pixels is inside; resizing and cropping are not. A model without a head returns its
     prelogits. Beside the program, in path + ".json", stand its labels, sizes and hash. Files there are replaced, the
-    program last, each whole or as it was.
+    program last, each whole or as it was. path: must end in .stablehlo; "-": standard output, and no description.
 
     platforms: of "cpu", "cuda", "rocm" and "tpu"; this machine needs none of them. batch: clips in a call; None: any
     number. dtype: "float32" (None) or "bfloat16", of the operands of the blocks' matmuls; with bfloat16 the blocks'
-    kernels are stored in it as well, which changes no result of XLA's form and nearly halves the file. limits: its
-    memory is what the model may take with the clips of a call.
+    kernels are stored in it as well, which changes no result of XLA's form and nearly halves the file.
+    inputs: files that are read, which neither of the two may be. limits: its memory is what the model may take with the
+    clips of a call.
     Raises ValueError, before any long work, for another platform, batch or dtype, for a place that cannot be written,
     and for weights of more than LARGEST_WEIGHTS bytes.
     """
-    path, platforms = as_path(path), tuple(platforms)
-    check_export(path, platforms=platforms, batch=batch, dtype=dtype)
+    path, platforms, inputs = as_path(path), tuple(platforms), tuple(inputs)
+    check_export(path, platforms=platforms, batch=batch, dtype=dtype, inputs=inputs)
     check_model(model.config, (limits or Limits()).memory, clips=batch or 1)
     description_path = _beside(path)
     model = replace(model, params=stored(model.params, dtype))
@@ -105,13 +108,21 @@ def export(
 
     def write(temporary: Path) -> None:  # once the program is on the disk its description gets its name, then it does
         temporary.write_bytes(data)
-        write_text(description_path, text)
+        if description_path is not None:
+            write_text(description_path, text, inputs=inputs)
 
-    write_file(path, write)
+    write_file(path, write, inputs=inputs)
     return Exported(path=path, description_path=description_path, description=description)
 
 
-def check_export(path: Path, *, platforms: tuple[str, ...], batch: int | None, dtype: str | None) -> None:
+def check_export(
+    path: Path,
+    *,
+    platforms: tuple[str, ...],
+    batch: int | None,
+    dtype: str | None,
+    inputs: Iterable[str | Path] = (),
+) -> None:
     """Raises ValueError for what `export` would refuse of any model. Arguments as export's."""
     if not platforms or len(set(platforms)) < len(platforms) or not set(platforms) <= set(PLATFORMS):
         raise ValueError(
@@ -121,8 +132,9 @@ def check_export(path: Path, *, platforms: tuple[str, ...], batch: int | None, d
         raise ValueError(f"batch is {quoted(batch)}: it must be at least 1, and at most {MOST}, or None for any")
     if dtype not in (None, "float32", "bfloat16"):
         raise ValueError(f"dtype is {quoted(dtype)}: it must be float32 or bfloat16")
-    check_place(path)
-    check_place(_beside(path))
+    check_place(path, suffixes=(SUFFIX,), inputs=inputs, piped="bytes")
+    if (description_path := _beside(path)) is not None:
+        check_place(description_path, inputs=inputs)
 
 
 def lowered(model: Model, *, platforms: tuple[str, ...], batch: int | None, dtype: str | None) -> jax.export.Exported:
@@ -165,8 +177,8 @@ def _no_source_lines() -> Iterator[None]:
         jax.config.update(SOURCE_LINES, before)
 
 
-def _beside(path: Path) -> Path:
-    return path.parent / f"{path.name}.json"
+def _beside(path: Path) -> Path | None:
+    return None if str(path) == STANDARD_OUTPUT else path.parent / f"{path.name}.json"
 
 
 def _described(model: Model, program: jax.export.Exported, batch: int | None, dtype: str | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Long videos pass through: clips are decoded while others are computed, and what was computed is on the disk.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from vivit.model import Model
 from vivit.reference.config import Config
 from vivit.reference.params import Params
 from vivit.reference.values import MOST, is_count, quoted
-from vivit.writing import write_file
+from vivit.writing import check_place, write_file
 
 FRAMES, LAST_TOKENS = "frames", "last_tokens"  # what every model has beside the stages of capture=
 USUAL = ("prelogits", FRAMES)
@@ -77,8 +77,9 @@ def features(
 def write_features(
     model: Model,
     videos: Sequence[str],
-    path: Path,
+    path: str | Path,
     *,
+    inputs: Iterable[str | Path] = (),
     stages: Sequence[str] = USUAL,
     stride: int | None = None,
     hop: int | None = None,
@@ -91,9 +92,12 @@ def write_features(
 
     Arguments as `features`. The file holds, for m clips: videos, their names; video: int32[m], which of them; index:
     int64[m frames], numbers of frames; seconds: float64[m frames]; and every stage by its name, float32[m …].
+    path: must end in .npz; "-": standard output. inputs: what is read beside the videos; the file must be none of all.
     progress: is called with (clips done, clips of the videos begun). If no video can be used nothing is written.
     """
     _checked(model, stages, stride, hop, batch, limits)
+    inputs = [*videos, *inputs]
+    check_output(path, inputs)
     broken: dict[str, ValueError] = {}
     used: list[str] = []
     done = total = 0
@@ -118,8 +122,13 @@ def write_features(
             else:
                 used.append(name)
         if used:
-            write_file(path, partial(archive.pack, whole={"videos": np.array(used)}))
+            write_file(path, partial(archive.pack, whole={"videos": np.array(used)}), inputs=inputs)
     return broken
+
+
+def check_output(path: str | Path, inputs: Iterable[str | Path]) -> None:
+    """Raises ValueError unless features can be written there. inputs: what is read."""
+    check_place(path, suffixes=(".npz",), inputs=inputs, piped="bytes")
 
 
 def _checked(

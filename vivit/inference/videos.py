@@ -3,8 +3,8 @@
 Streams that can be read only once are copied to a temporary file, since a video is looked at more than once.
 """
 
-import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -14,30 +14,26 @@ from typing import IO
 
 import numpy as np
 
-from vivit.paths import as_path
+from vivit.data.listing import videos_below
+from vivit.paths import as_path, is_folder, status, unreadable
+from vivit.writing import working_folder
 
 STANDARD_INPUT = "-"
 CHUNK = 1 << 20  # bytes copied at once
-# what is looked for in folders; a file that is named itself may be called anything
-SUFFIX = re.compile(
-    r"\.(3gp|asf|avi|flv|gif|h?26[45]|hevc|m2ts|m4v|mjpe?g|mkv|mov|mp4|mpe?g|mts|mxf|ogv|ts|vob|webm|wmv|y4m)",
-    re.IGNORECASE,
-)
 
 
 def videos(names: Sequence[str | Path]) -> list[str]:
     """The files that are meant, in the order named; those of a folder, and of folders in it, sorted.
 
-    Hidden files are left out. "-" is standard input and stays. Raises ValueError for a folder without a video, and for
-    standard input named twice.
+    Hidden files are left out. "-" is standard input and stays. Raises ValueError for a folder without a video or that
+    cannot be read, for what is no path, and for standard input named twice.
     """
     found: list[str] = []
     for name in names:
-        folder = as_path(name)
-        if str(name) == STANDARD_INPUT or not folder.is_dir():
+        if str(name) == STANDARD_INPUT or not _is_folder(as_path(name)):
             found.append(str(name))
             continue
-        inside = sorted(file for file in folder.rglob("*") if _is_video(file.relative_to(folder)) and file.is_file())
+        inside = videos_below(name).videos
         if not inside:
             raise ValueError(f"{name} is a folder without videos: it must hold files such as .mp4, .mkv or .avi")
         found += map(str, inside)
@@ -57,13 +53,15 @@ def called(video: str | Path | np.ndarray) -> str:
 def seekable(name: str) -> Iterator[str]:
     """The path of a file for this name: itself, or a temporary copy of standard input or of a named pipe.
 
-    Errors inside the block that name the copy name the stream instead.
+    Errors inside the block that name the copy name the stream instead. Raises ValueError if the stream cannot be read.
     """
     if name == STANDARD_INPUT:
+        if sys.stdin is None:
+            raise ValueError("standard input is closed: it must be a video")
         with _copied(sys.stdin.buffer, "standard input") as copy:
             yield copy
-    elif Path(name).is_fifo():
-        with open(name, "rb") as stream, _copied(stream, name) as copy:
+    elif _is_pipe(name):
+        with _opened(name) as stream, _copied(stream, name) as copy:
             yield copy
     else:
         yield name
@@ -71,14 +69,34 @@ def seekable(name: str) -> Iterator[str]:
 
 @contextmanager
 def _copied(stream: IO[bytes], name: str) -> Iterator[str]:
-    with tempfile.NamedTemporaryFile(prefix="vivit-") as copy:
-        shutil.copyfileobj(stream, copy, CHUNK)
-        copy.flush()
+    with working_folder(Path(tempfile.gettempdir())) as folder:
+        copy = folder / "video"
         try:
-            yield copy.name
+            with copy.open("wb") as file:
+                shutil.copyfileobj(stream, file, CHUNK)
+        except OSError as error:
+            raise ValueError(f"{name} cannot be copied to {folder.parent}: {error.strerror or error}") from None
+        try:
+            yield str(copy)
         except ValueError as error:
-            raise ValueError(str(error).replace(copy.name, name)) from None
+            raise ValueError(str(error).replace(str(copy), name)) from None
 
 
-def _is_video(path: Path) -> bool:
-    return SUFFIX.fullmatch(path.suffix) is not None and not any(part.startswith(".") for part in path.parts)
+def _opened(name: str) -> IO[bytes]:
+    try:
+        return open(name, "rb")
+    except OSError as error:
+        raise unreadable(name, error) from None
+
+
+def _is_folder(path: Path) -> bool:
+    """False for what cannot be looked at, too: that costs that video only."""
+    try:
+        return is_folder(path)
+    except ValueError:
+        return False
+
+
+def _is_pipe(name: str) -> bool:
+    found = status(name)
+    return found is not None and stat.S_ISFIFO(found.st_mode)

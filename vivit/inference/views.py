@@ -15,6 +15,7 @@ from vivit.data.opening import Limits
 from vivit.data.pictures import Fit, Tables, check_pictures, fill
 from vivit.data.probing import probe
 from vivit.data.sampling import Clip, Sampling, even_clips, frames_of, warn_of_loop
+from vivit.data.steady import steady
 from vivit.data.views import VIEWS, cover, windows
 from vivit.inference.videos import called, seekable
 from vivit.memory import check_views
@@ -66,7 +67,7 @@ def taken(
     if isinstance(video, np.ndarray):
         return _of_array(model, video, views, 1 if stride is None else stride, limits)
     stride = model.preprocessing.stride if stride is None else stride
-    with seekable(str(video)) as path:
+    with seekable(str(video)) as path, steady(path):
         probed = probe(path, limits=limits, threads=threads)
         clips = _clips(model, stride, len(probed.stamps), views[0], called(video))
         needed, rows = frames_of(clips)

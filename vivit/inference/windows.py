@@ -12,6 +12,7 @@ import numpy as np
 from vivit.data.opening import Limits
 from vivit.data.probing import probe
 from vivit.data.sampling import Sampling, warn_of_loop
+from vivit.data.steady import State, state_of, steady
 from vivit.data.streaming import stream_frames
 from vivit.inference.videos import called
 from vivit.inference.views import check_frames, check_video, fitted, fitting
@@ -56,15 +57,18 @@ def sliding(
         stamps = np.arange(len(video), dtype=np.float64)
         stride = 1 if stride is None else stride
         windows = _windows(len(video), model.config.frames, stride, hop, limits)
-        pictures = _pictures(model, video, np.unique(windows), limits)
+        clips = _filled(windows, stamps, _pictures(model, video, np.unique(windows), limits))
     else:
-        probed = probe(video, limits=limits)
+        before = state_of(video)
+        with steady(video, before):
+            probed = probe(video, limits=limits)
         stamps = probed.stamps
         stride = model.preprocessing.stride if stride is None else stride
         windows = _windows(len(stamps), model.config.frames, stride, hop, limits)
         pictures = stream_frames(probed, np.unique(windows), fit=fitting(model), limits=limits)
+        clips = _steadily(_filled(windows, stamps, pictures), video, before)
     warn_of_loop(called(video), Sampling(frames=model.config.frames, stride=stride), len(stamps))
-    return Sliding(len(windows), _filled(windows, stamps, pictures))
+    return Sliding(len(windows), clips)
 
 
 def check_sliding(stride: int | None, hop: int | None) -> None:
@@ -83,6 +87,14 @@ def _windows(length: int, frames: int, stride: int, hop: int | None, limits: Lim
         check_memory(f"the numbers of the frames of {count:,} clips", 2 * 8 * count * frames, limits.memory)
         starts = np.unique([*range(0, room, hop or frames * stride), room])
     return (starts[:, np.newaxis] + stride * np.arange(frames)) % length
+
+
+def _steadily(
+    clips: Iterator[tuple[Window, np.ndarray]], path: str | Path, before: State | None
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """The clips of a file, as long as it stays what it was."""
+    with steady(path, before):
+        yield from clips
 
 
 def _pictures(model: Model, video: np.ndarray, indices: np.ndarray, limits: Limits) -> Iterator[tuple[int, np.ndarray]]:

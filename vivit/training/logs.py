@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from vivit.json_files import as_object
-from vivit.writing import naming, remove_unfinished, write_file
+from vivit.writing import naming, write_file
 
 METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"  # names within the folder
 Kind = Literal["train", "validation"]
@@ -41,7 +41,7 @@ class Logs:
             raise ValueError(f"{self._path} has the events of another run: resume that, or name another folder")
         else:
             self._path.write_bytes(b"")
-        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         self._tensorboard = scalars(Path(folder) / TENSORBOARD, resume_step)
 
     def __enter__(self) -> "Logs":
@@ -95,7 +95,6 @@ def _append(file: int, line: bytes) -> None:
 
 def _cut_after(path: Path, step: int) -> None:
     """Leaves the whole lines up to this step. The file is replaced at once, or stays as it is."""
-    remove_unfinished(path)
     if not path.exists():
         return
     kept = b"".join(line for line in _lines(path) if json.loads(line)["step"] <= step)

@@ -14,7 +14,7 @@ import numpy as np
 from vivit.checkpoints.files import read_npz
 from vivit.data.sources import Dataset
 from vivit.json_files import as_object
-from vivit.writing import remove_unfinished, write_file
+from vivit.writing import write_file
 
 NAME = "evaluation.npz"
 
@@ -48,7 +48,6 @@ def load_unfinished(folder: Path, sums: Sums, about: dict[str, Any]) -> dict[str
     Raises ValueError if that in the folder is of something else, naming what differs, or cannot be read.
     """
     path = folder / NAME
-    remove_unfinished(path)
     if not path.exists():
         return None
     try:
