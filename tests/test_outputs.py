@@ -124,6 +124,7 @@ REFUSED = [
     ("convert model ''", "'' is no path"),
     ("convert '' x", "'' is no path"),
     ("classify ''", "'' is no path"),
+    ("train ''", "'' is no path"),
     (f"classify {VIDEO} --labels ''", "'' is no path"),
     ("data carousel ''", "'' is no path"),
     (f"data carousel {VIDEO}", "clip.mp4 is there already"),

@@ -2,12 +2,15 @@
 
 import csv
 import json
+import os
 import re
+import stat
 import sys
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from videos import Coding, encode, scene
 
 import vivit
 from vivit import cli
@@ -90,11 +93,37 @@ def test_training_writes_a_model_its_figures_and_curves_and_evaluation_takes_it(
     assert (frozen.norm.scale == model.params.encoder.norm.scale).all()
 
 
+def test_a_run_inside_its_data_goes_on_and_its_files_have_the_mode_of_the_umask(tmp_path, capsys):
+    for number in range(8):
+        path = tmp_path / f"videos/{'ab'[number % 2]}/{number}.mkv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        encode(path, scene(8, 24, 24, number), Coding("ffv1", "bgr0"))
+    (tmp_path / "videos/a/Thumbs.db").touch()
+    (tmp_path / "model.json").write_text(json.dumps(SMALL | dict(classes=[2])))
+    choices = {name: value for name, value in CHOICES.items() if name != "heads"} | dict(steps=2, batch_size=2)
+    choices |= dict(data=str(tmp_path / "videos"), model=str(tmp_path / "model.json"), cache=str(tmp_path / "cache"))
+    (tmp_path / "run.json").write_text(json.dumps(choices))
+    run = tmp_path / "videos/run"
+    before = os.umask(0o027)
+    try:
+        for _ in range(2):  # the second time its files are there
+            assert cli.main(["train", str(tmp_path / "run.json"), "--folder", str(run)]) == 0
+    finally:
+        os.umask(before)
+    assert vivit.load(run / "model").labels == (("a", "b"),)
+    written = [*run.rglob("*"), *(tmp_path / "cache").iterdir()]
+    assert {"metrics.jsonl", "curves.png", "model.safetensors"} <= {path.name for path in written}
+    assert any(path.suffix == ".frames" for path in written)
+    wrong = [path for path in written if stat.S_IMODE(path.stat().st_mode) != (0o750 if path.is_dir() else 0o640)]
+    assert not wrong
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--folder", "x"], "--data is missing: it must be a folder"),
         (["--data", "x"], "--folder is missing: it must be where the run lives"),
+        (["--data", "", "--folder", "y", "--recipe", "k400-b"], "data is '': it must be a text that is not empty"),
         (["--data", "x", "--folder", "y"], "--learning-rate is missing"),
         (["--recipe", "k400-b", "--image", "inflation"], "--start is missing: it must be a checkpoint to start from"),
         (["--recipe", "carousel", "--epochs", "9"], "leave out --epochs"),
