@@ -29,6 +29,8 @@ import vivit.inference.features  # and jax.export: all that a command loads, so 
 from vivit import cli, writing
 from vivit.demonstration import demo_checkpoint
 
+SECONDS = 0.4  # within which a command is killed
+
 
 class Job(NamedTuple):
     """A command, twice, with different results in one place."""
@@ -36,7 +38,6 @@ class Job(NamedTuple):
     commands: tuple[list[str], list[str]]
     output: str
     read: Callable[[Path], dict[str, np.ndarray]]
-    seconds: float  # after its first step towards a file, within which it is killed
 
 
 def arrays_of(path: Path) -> dict[str, np.ndarray]:
@@ -54,11 +55,11 @@ def jobs(folder: Path) -> dict[str, Job]:
 
     def features(video: str, output: str) -> Job:
         command = ["features", video, "-o", str(folder / output), "--stages", "last_tokens", "--stride", "1"]
-        return Job((command, [*command, "--hop", "3"]), output, arrays_of, 1.5)
+        return Job((command, [*command, "--hop", "3"]), output, arrays_of)
 
     def convert(output: str, *options: str, read: Callable[[Path], dict[str, np.ndarray]]) -> Job:
         first, second = (["convert", source, str(folder / output), *options] for source in (demo, other))
-        return Job((first, second), output, read, 0.4)
+        return Job((first, second), output, read)
 
     return {
         "features": features(film, "out.npz"),
@@ -84,7 +85,8 @@ def main(moments: int) -> int:
             for _ in range(moments):
                 if generator.random() < 0.2:  # where nothing is yet
                     _remove(folder / job.output)
-                _killed(folder, job.commands, generator.uniform(0, job.seconds))
+                whole = generator.random() < 0.8  # else it compiles when it is killed
+                _killed(folder, job.commands, generator.uniform(0, SECONDS), after_one=whole)
                 met[_digest(folder, job)] += 1  # KeyError: it is half of something
                 leaving += bool(_left(folder))
             assert _after(folder, job, job.commands[0]) == known[0]
@@ -122,22 +124,27 @@ def _finished(work: Callable[[], object]) -> None:
     assert os.waitpid(process, 0)[1] == 0
 
 
-def _killed(folder: Path, commands: Sequence[list[str]], seconds: float) -> None:
-    """Runs the commands in turn in a fork, and kills it so many seconds after it first looked at a place to write."""
+def _killed(folder: Path, commands: Sequence[list[str]], seconds: float, *, after_one: bool) -> None:
+    """Runs the commands in turn in a fork, and kills it so many seconds after it first looked at a place to write.
+
+    after_one: or after one of them ended, when the next ones are quick.
+    """
     reader, writer = os.pipe()
     process = os.fork()
     if not process:
         look = writing.remove_abandoned
-        writing.remove_abandoned = lambda beside: (os.write(writer, b"."), look(beside))
+        writing.remove_abandoned = lambda beside: (os.write(writer, b"looks"), look(beside))
 
         def over_and_over() -> None:
             while True:
                 for command in commands:
                     _run(folder, command)
+                    os.write(writer, b"ends!")
 
         _as_child(over_and_over)
     os.close(writer)
-    assert os.read(reader, 1)
+    while (said := os.read(reader, 5)) != (b"ends!" if after_one else b"looks"):
+        assert said
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
     assert os.waitpid(process, 0)[1] == signal.SIGKILL

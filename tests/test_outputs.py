@@ -6,11 +6,13 @@ import os
 import socket
 import stat
 
+import checkpoints
 import jax.export
 import numpy as np
 import pytest
 from videos import Coding, encode, scene
 
+import vivit
 from vivit import cli
 from vivit.demonstration import demo_checkpoint
 from vivit.explain import saving
@@ -189,10 +191,12 @@ def test_what_convert_writes_has_the_mode_that_the_umask_gives(here):
     try:
         assert cli.main(["convert", "demo", "copy"]) == 0
         assert cli.main(["convert", "demo", "tree.npz", "--to", "npz"]) == 0
+        vivit.save("port", checkpoints.model(vivit.named("vivit-tiny/8x2")), to="huggingface")
         assert cli.main(["data", "carousel", "videos", "--train", "4", "--validation", "4", "--test", "4"]) == 0
     finally:
         os.umask(before)
-    for path in [here / "tree.npz", *(here / "copy").rglob("*"), *(here / "videos").rglob("*")]:
+    inside = (path for name in ("port", "copy", "videos") for path in (here / name).rglob("*"))
+    for path in (here / "tree.npz", *inside):
         assert stat.S_IMODE(path.stat().st_mode) == (0o750 if path.is_dir() else 0o640), path
     assert stat.S_IMODE(os.stat("copy").st_mode) == stat.S_IMODE(os.stat("videos").st_mode) == 0o750
 

@@ -63,13 +63,19 @@ def entries(folder: str | Path) -> list[Path]:
 def files_below(folder: str | Path) -> Iterator[Path]:
     """The regular files in a folder and in folders of it, hidden ones left out; linked files, but no linked folders.
 
-    Raises ValueError, naming it, for a folder that cannot be read.
+    What cannot be looked at is among them: whoever reads it says why. Raises ValueError, naming it, for a folder that
+    cannot be read.
     """
     for path in entries(folder):
-        if is_folder(path):
+        try:
+            found = status(path)
+        except ValueError:
+            yield path
+            continue
+        if found is not None and stat.S_ISDIR(found.st_mode):
             if not path.is_symlink():
                 yield from files_below(path)
-        elif is_file(path):
+        elif found is not None and stat.S_ISREG(found.st_mode):
             yield path
 
 

@@ -28,6 +28,7 @@ from vivit.checkpoints.report import Origin
 from vivit.checkpoints.spelling import read
 from vivit.json_files import Fields, read_object
 from vivit.labels import Labels
+from vivit.paths import is_file
 from vivit.preprocessing import Preprocessing
 from vivit.reference.config import Config
 from vivit.reference.params import Params
@@ -94,7 +95,7 @@ def _is_head(name: str) -> bool:
 
 def _directory(path: Path, heads: int) -> _Found:
     """Hugging Face's ViT by its model_type, timm's by its architecture."""
-    if not (path / CONFIG).is_file():
+    if not is_file(path / CONFIG):
         raise ValueError(
             f"{path} has no {CONFIG}: an image model must be such a directory, an .npz or a safetensors file"
         )
