@@ -2,15 +2,18 @@
 
 import contextlib
 import errno
+import io
 import os
 import re
 import subprocess
 
 import checkpoints
+import numpy as np
 import pytest
 
 import vivit
 from vivit import cli
+from vivit.inference.archive import growing
 from vivit.training.logs import Logs, read_metrics
 from vivit.writing import write_file, write_text
 
@@ -77,6 +80,26 @@ def test_logs_on_a_full_disk_name_their_file_and_keep_whole_lines(small_disk):
     data = (small_disk / "metrics.jsonl").read_bytes()
     assert data.endswith(b"\n")
     assert len(read_metrics(small_disk / "metrics.jsonl")) == data.count(b"\n") > 0
+
+
+def outgrow(path):
+    with growing(path) as archive:
+        while True:
+            archive.append({"row": np.zeros(1000)})
+
+
+def test_features_that_outgrow_the_disk_name_their_file_and_leave_nothing(small_disk):
+    with pytest.raises(OSError, match=rf"^{small_disk}/out.npz could not be written: {FULL}$"):
+        outgrow(small_disk / "out.npz")
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")
+def test_a_standard_output_that_is_full_is_called_that(monkeypatch):
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(full))
+        with pytest.raises(OSError, match=f"^standard output could not be written: {FULL}$"):
+            write_text("-", "text")
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import stat
+import sys
 
 import checkpoints
 import jax.export
@@ -155,6 +156,14 @@ def test_what_is_no_file_by_the_time_of_writing_is_refused_too(state, capsys, mo
     assert "late.html is read, as clip.mp4" in refused(["explain", VIDEO, "-o", "late.html", "--views", "1x1"], capsys)
     os.unlink("late.html")
     assert state() == before
+
+
+@pytest.mark.fast
+def test_a_closed_standard_output_is_no_place(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.main(["features", VIDEO, "-o", "-"]) == 2
+    assert "- is standard output, which is closed: name a file" in capsys.readouterr().err
+    sys.stdout.close()
 
 
 def test_features_and_programs_and_pages_go_through_a_pipe(capsysbinary, here):

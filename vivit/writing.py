@@ -86,9 +86,10 @@ def naming(path: str | Path) -> Iterator[None]:
     except OSError as error:
         while isinstance(error.__cause__, OSError):  # one within another
             error = error.__cause__
-        if not _is_temporary(error.filename) and Path(os.fsdecode(error.filename)) != Path(path):
+        if not _is_temporary(error.filename) and Path(str(error.filename)) != Path(path):
             raise
-        raise OSError(f"{path} could not be written: {error.strerror or error}") from error
+        what = "standard output" if str(path) == STANDARD_OUTPUT else path
+        raise OSError(f"{what} could not be written: {error.strerror or error}") from error
 
 
 def write_text(path: str | Path, text: str, *, inputs: Iterable[str | Path] = ()) -> None:
@@ -227,7 +228,7 @@ def _kind(mode: int) -> str:
 def _check_standard_output(inputs: Iterable[str | Path], piped: Piped | None) -> None:
     if piped is None:
         raise ValueError("- is standard output, where this cannot go: name a file")
-    if sys.stdout is None:
+    if sys.stdout is None or getattr(sys.stdout, "name", None) == os.devnull:  # as vivit.process opens what is closed
         raise ValueError("- is standard output, which is closed: name a file")
     if piped == "bytes" and sys.stdout.isatty():
         raise ValueError("- is standard output, a terminal, which shows no bytes: name a file, or pipe it on")
@@ -244,7 +245,7 @@ def _made(path: Path) -> int:
 
 def _send(write: Callable[[Path], object]) -> None:
     """Makes the file in the folder of temporary files, and copies it to standard output."""
-    with naming("standard output"), working_folder(beside(STANDARD_OUTPUT)) as folder:
+    with naming(STANDARD_OUTPUT), working_folder(beside(STANDARD_OUTPUT)) as folder:
         whole = folder / "whole"
         whole.touch()
         write(whole)
@@ -276,9 +277,9 @@ def _open_folder(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
 
 
-def _is_temporary(name: str | bytes | None) -> bool:
+def _is_temporary(name: object) -> bool:
     """Whether an error names no file, or one in a working folder, which says nothing to anybody."""
-    return name is None or (PREFIX in os.fsdecode(name) and SUFFIX in os.fsdecode(name))
+    return name is None or (PREFIX in str(name) and SUFFIX in str(name))
 
 
 def _to_disk(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vivit.writing import beside, working_folder
+from vivit.writing import beside, naming, working_folder
 
 CHUNK = 1 << 22  # bytes copied at once
 
@@ -59,5 +59,5 @@ class Archive:
 @contextmanager
 def growing(path: str | Path) -> Iterator[Archive]:
     """An archive to be filled, and packed before it ends; beside the path while it grows, gone afterwards."""
-    with working_folder(beside(path)) as folder:
+    with naming(path), working_folder(beside(path)) as folder:
         yield Archive(folder)
