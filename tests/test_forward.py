@@ -249,7 +249,11 @@ def test_capture_costs_nothing_when_absent():
         ({"dtype": np.float64}, {}, "video has dtype float64: it must be uint8 .0 to 255., float32 or bfloat16"),
         ({"dtype": np.int32}, {}, "video has dtype int32"),
         ({"shape": (15, 14, 3)}, {}, r"video has shape \(15, 14, 3\): it must be \[b frames height width 3\]"),
-        ({"shape": (6, 15, 14, 3)}, {}, r"patches have shape \(6, 15, 14, 3\): they must be \[b 3 10 126\]"),
+        (
+            {"shape": (6, 15, 14, 3)},
+            {},
+            r"video has shape \(6, 15, 14, 3\), that of one clip: it must be \[b 6 15 14 3\]",
+        ),
         ({"shape": (0, 6, 15, 14, 3)}, {}, "video has 0 examples"),
         ({"shape": (1, 4, 15, 14, 3)}, {}, "pass resize=True to resize the positions; for shorter clips pad"),
         ({"shape": (1, 5, 15, 14, 3)}, {"resize": True}, "frames is 5: it must be a positive multiple"),
