@@ -118,9 +118,10 @@ def test_libtpu_is_told_nothing_where_there_is_a_tpu_or_the_user_has(monkeypatch
 
 
 def started(code, *arguments):
-    """A process that has said that it is ready."""
+    """A process that has said that it is ready; it hears SIGINT also where tests run in a shell's background."""
     pipe = subprocess.PIPE
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
+    hearing = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    child = subprocess.Popen([sys.executable, "-c", hearing + code, *arguments], stdin=pipe, stdout=pipe, stderr=pipe)
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
     return child
