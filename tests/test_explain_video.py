@@ -103,7 +103,7 @@ def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(target="cats"), "class is 'cats': it must be one of the model's, such as 'cat'"),
+        (dict(target="cats"), r"class is 'cats': did you mean 'cat'\? it must be one of the model's, such as 'run'"),
         (dict(target="sit"), "class is 'sit': 2 heads have a class of that name"),
         (dict(view=7), "view is 7: it must be from 1 to 6"),
         (dict(view=0), "view is 0: it must be from 1 to 6"),
