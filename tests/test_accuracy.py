@@ -13,7 +13,6 @@ from vivit import audit, audit_checkpoint, layers, models
 from vivit.accuracy import CAP, compare, depth_of
 from vivit.reference.config import named
 
-pytestmark = pytest.mark.fast
 
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 
@@ -22,6 +21,7 @@ def rounding(expected, dtype):
     return np.asarray(jnp.asarray(expected, dtype), np.float64)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(seed=seeds)
 def test_what_is_rounded_once_passes_and_one_wrong_number_does_not(dtype, seed):
@@ -36,6 +36,7 @@ def test_what_is_rounded_once_passes_and_one_wrong_number_does_not(dtype, seed):
     assert str(comparison).startswith("error")
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_a_mistake_that_the_baseline_shares_passes_nothing(dtype, depth):
@@ -50,6 +51,7 @@ def test_a_mistake_that_the_baseline_shares_passes_nothing(dtype, depth):
     assert str(comparison).startswith("the baseline is refuted: its own error")
 
 
+@pytest.mark.fast
 def test_the_terms_of_a_difference_widen_the_cap_and_not_the_bound():
     expected = np.random.default_rng(0).standard_normal((5, 7))
     wrong = expected + 1e-3
@@ -59,6 +61,7 @@ def test_the_terms_of_a_difference_widen_the_cap_and_not_the_bound():
     assert allowed.bound == compare(wrong, wrong, expected, "float32", depth=1).bound
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_never_passes(value):
     expected = np.random.default_rng(0).standard_normal((5, 7))
@@ -68,6 +71,7 @@ def test_what_is_not_finite_never_passes(value):
     assert not compare(expected, broken, expected, "float32", depth=1).passed
 
 
+@pytest.mark.fast
 def test_at_test_sizes_the_cap_of_float32_is_a_hundred_thousandth():
     assert CAP["float32"] * np.sqrt(3) * EPSILON["float32"] == pytest.approx(1e-5, rel=0.02)
     assert depth_of(small("spatio_temporal")) == depth_of(small("factorised_self_attention")) == 3
@@ -87,6 +91,7 @@ def test_an_audit_fails_where_production_and_the_baseline_share_a_mistake(monkey
     assert verdict.departures[0].stage == "frames"
 
 
+@pytest.mark.fast
 def test_arrays_of_other_shapes_are_not_compared():
     with pytest.raises(ValueError, match=r"shapes \(5,\), \(5, 1\) and \(5,\) differ: they must be the same"):
         compare(np.zeros(5), np.zeros((5, 1)), np.zeros(5), "float32", depth=1)

@@ -52,7 +52,7 @@ def test_every_stage_of_every_variant_is_as_accurate_as_the_plain_formulation(co
 
 
 @pytest.mark.parametrize("model", MODELS)
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.fast)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_gradients_of_the_models_have_the_slope_of_the_oracle(model, dtype):
     config = small(model, layers=2, representation=23, pooling="mean")
     params, clips = random_params(config), video(config, 1)
