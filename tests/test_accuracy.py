@@ -13,7 +13,6 @@ from vivit import audit, audit_checkpoint, layers, models
 from vivit.accuracy import CAP, compare, depth_of
 from vivit.reference.config import named
 
-
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 
 
