@@ -233,7 +233,11 @@ def test_cached_batches_are_the_same(dataset, tmp_path):
             lambda data: training_batches(replace(data, examples=()), PIXELS, Share(batch=1)),
             "the dataset has no example",
         ),
-        (lambda data: training_batches(data, PIXELS, Share(batch=1), threads=0), "threads is 0: it must be at least 1"),
+        (lambda data: training_batches(data, PIXELS, Share(batch=1), threads=10**6), "threads is 1000000: it must be"),
+        (
+            lambda data: training_batches(data, PIXELS, Share(batch=1), threads=0),
+            "threads is 0: it must be an integer from 1 to 1024",
+        ),
         (
             lambda data: training_batches(data, PIXELS, Share(batch=1), broken="hide"),
             "broken is 'hide': it must be one",

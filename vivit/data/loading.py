@@ -17,7 +17,7 @@ import numpy as np
 
 from vivit.data.clips import BrokenVideoError, Clips, Pixels, evaluation_clips, training_clip
 from vivit.data.sources import Dataset, label_vector
-from vivit.inference.ahead import mapped
+from vivit.inference.ahead import check_threads, mapped
 from vivit.reference.values import quoted
 
 Broken = Literal["skip", "fail"]
@@ -233,7 +233,6 @@ def _evaluation_record(dataset: Dataset, pixels: Pixels, views: int, crops: int,
 def _check(dataset: Dataset, threads: int, broken: Broken) -> None:
     if not dataset.examples:
         raise ValueError("the dataset has no example: it must have at least one")
-    if threads < 1:
-        raise ValueError(f"threads is {threads}: it must be at least 1")
+    check_threads(threads)
     if broken not in get_args(Broken):
         raise ValueError(f"broken is {quoted(broken)}: it must be one of {', '.join(get_args(Broken))}")

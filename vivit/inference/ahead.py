@@ -10,8 +10,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from vivit.reference.values import quoted
+
+MOST_THREADS = 1024  # more would start, and wait for each other
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def check_threads(threads: object) -> None:
+    """Raises ValueError unless so many threads can be started."""
+    if type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads is {quoted(threads)}: it must be an integer from 1 to {MOST_THREADS}")
 
 
 def mapped(

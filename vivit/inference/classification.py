@@ -15,7 +15,7 @@ import numpy as np
 from vivit import compiled
 from vivit.data.opening import Limits
 from vivit.data.views import VIEWS
-from vivit.inference.ahead import mapped
+from vivit.inference.ahead import check_threads, mapped
 from vivit.inference.batches import BATCH, NotFinite, computed, evenly
 from vivit.inference.finite import not_finite
 from vivit.inference.videos import called
@@ -62,9 +62,10 @@ def classify(
     """
     class_names(model)
     views, memory = checked_views(views), (limits or Limits()).memory
-    for name, value in (("top", top), ("batch", batch), ("threads", threads)):
+    for name, value in (("top", top), ("batch", batch)):
         if not is_count(value):
             raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MOST}")
+    check_threads(threads)
     check_model(model.config, memory, clips=batch)
     check_views(model.config, views, memory)
     cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vivit.inference.ahead import check_threads
+
 if TYPE_CHECKING:
     from vivit.data.loading import Broken
 
@@ -33,8 +35,9 @@ class Run:
     cache: Path | None = None
 
     def __post_init__(self) -> None:
-        for name in ("save_every", "log_every", "keep", "threads", "validate_every", "patience"):
+        for name in ("save_every", "log_every", "keep", "validate_every", "patience"):
             value = getattr(self, name)
             optional = name in ("validate_every", "patience")
             if not (optional and value is None) and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} is {value!r}: it must be a positive integer")
+        check_threads(self.threads)
