@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import free_address, outputs
 from test_training_run import videos  # noqa: F401  # a fixture
 
 from vivit.training.lock import locked
@@ -90,18 +90,10 @@ def test_the_second_process_in_a_folder_is_refused_until_the_first_is_dead(tmp_p
 
 
 def test_a_cluster_holds_a_folder_together_and_all_its_processes_end_together(videos, tmp_path):  # noqa: F811
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     folder, taken = tmp_path / "run", tmp_path / "taken"
     with locked(taken):
-        both = [started(CLUSTER, address, process, folder, taken, videos) for process in (0, 1)]
-        try:
-            outs = [process.communicate(timeout=300) for process in both]
-        finally:
-            for process in both:
-                process.kill()
-    assert [process.returncode for process in both] == [0, 0], outs[0][1][-2000:] + outs[1][1][-2000:]
+        outs = outputs([started(CLUSTER, address, process, folder, taken, videos) for process in (0, 1)])
     (refused, stopped, done), (refused_too, *rest) = (json.loads(out.splitlines()[-1]) for out, _ in outs)
     assert f"taken is in use by process {os.getpid()}: wait" in refused
     assert "taken was refused to process 0 of this cluster" in refused_too

@@ -1,13 +1,13 @@
 """Two processes of four devices each take the steps that one process takes; what does not fit together is named."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from jax.sharding import Mesh
+from processes import free_address, outputs
 from strategies import small
 from test_training_mesh import SIZES
 from training import examples, small_recipe, taken
@@ -40,21 +40,14 @@ def steps_on(mesh: Mesh | None) -> dict:
 
 
 def test_two_processes_take_the_steps_of_one():
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = free_address()
     folder = Path(__file__).parent
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = [{str(folder)!r}, {str(folder.parent)!r}]\n{PROGRAM}"]
     both = [
         subprocess.Popen([*command, address, str(i)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for i in (0, 1)
     ]
-    try:
-        outs = [process.communicate(timeout=300) for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, 0], outs[0][1][-2000:] + outs[1][1][-2000:]
+    outs = outputs(both)
     expected = {name: float(value) for name, value in steps_on(None).items()}
     for out, _ in outs:
         assert json.loads(out.splitlines()[-1]) == pytest.approx(expected, rel=1e-5)

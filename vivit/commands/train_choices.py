@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 from vivit.commands import outputs
 from vivit.commands.run_types import SWITCHES, TEXTS, checked
 from vivit.reference.values import shortened
-from vivit.training.recipe import REQUIRED
+from vivit.training.recipe import REQUIRED, recipe_fields
 
 if TYPE_CHECKING:
     from vivit.reference.config import Config
@@ -46,8 +46,6 @@ TOGETHER = ("address", "processes", "process")
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
     """CONFIG, and a flag for every choice of the run and every field of the recipe."""
-    from vivit.training.recipe import recipe_fields
-
     parser.add_argument(
         "file", nargs="?", type=outputs.path, metavar="CONFIG", help="a JSON file of the same names as the flags"
     )
@@ -81,7 +79,7 @@ def read_choices(options: argparse.Namespace) -> dict[str, Any]:
     """
     from vivit.json_files import Fields, read_object
 
-    known = [*OWN, *_recipe_fields()]
+    known = [*OWN, *recipe_fields()]
     said: dict[str, Any] = {}
     if options.file is not None:
         stated = read_object(options.file)
@@ -117,7 +115,7 @@ def chosen_recipe(said: dict[str, Any]) -> "tuple[Recipe, Config | None]":
     from vivit.commands.convert import read_config
     from vivit.training.recipe import Recipe, recipe
 
-    chosen = {name: said[name] for name in _recipe_fields() if name in said}
+    chosen = {name: said[name] for name in recipe_fields() if name in said}
     if isinstance(chosen.get("freeze"), str):
         chosen["freeze"] = tuple(chosen["freeze"].split(","))
     config = read_config(said["model"]) if "model" in said else None
@@ -175,12 +173,6 @@ def _run_defaults() -> dict[str, Any]:
     from vivit.training.run import Run
 
     return {field.name: field.default for field in fields(Run) if field.name in OWN and field.default is not MISSING}
-
-
-def _recipe_fields() -> list[str]:
-    from vivit.training.recipe import Recipe
-
-    return [field.name for field in fields(Recipe)]
 
 
 def _flag(name: str) -> str:
