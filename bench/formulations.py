@@ -1,7 +1,7 @@
-"""Each implementation of a workload as a program to compile: a function and its abstract arguments.
+"""The implementations of each workload as programs to compile: a function and its abstract arguments.
 
-JAX's own Pallas flash and splash attention are given the same qkv; sequences are padded to their blocks of 128, the
-padding told apart by segments, and their blocks are as long as divides the sequence, up to 640.
+JAX's Pallas flash and splash attention get the same qkv. Their sequences are padded to blocks of 128, with segment ids
+that mask the padding; their block size is the largest that divides the sequence, at most 640.
 """
 
 import inspect
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from bench import workloads
 from bench.workloads import WORKLOADS, Workload
+from vivit.pallas_ops import pallas
 
 LANES, LARGEST_BLOCK = 128, 640  # both kernels of JAX want blocks in multiples of 128
 
@@ -23,25 +24,33 @@ def program(
     compiler: Any, dtype: str, workload: str, implementation: str, direction: str
 ) -> tuple[Callable[..., Any], tuple]:
     """(function, arguments). Raises ValueError where the implementation does not exist for the workload."""
-    work = WORKLOADS[workload]
+    return program_of(compiler.abstract, dtype, WORKLOADS[workload], implementation, direction)
+
+
+def program_of(
+    abstract: Callable[..., jax.ShapeDtypeStruct],
+    dtype: str,
+    work: Workload,
+    implementation: str,
+    direction: str,
+    *,
+    interpret: bool = False,
+) -> tuple[Callable[..., Any], tuple]:
+    """As `program`, at any size. abstract(shape, dtype): an argument. interpret: kernels in Pallas's interpreter."""
     kind, _, name = implementation.partition(" ")
-    leaf = partial(_leaf, compiler, dtype)
+    leaf = partial(abstract, dtype=dtype)
     tokens = (*work.tokens, work.channels)
     if kind == "core":
-        core = CORES[name](work)
+        core = core_of(name, work, interpret=interpret)
         qkv, out = leaf((*work.tokens, 3 * work.channels)), leaf(tokens)
         return (core, (qkv,)) if direction == "forward" else (_core_and_gradient(core), (qkv, out))
     if name == "plain":
         layer, params = workloads.plain_layer(work), workloads.plain_layer_params(work, leaf)
         arguments = leaf(tokens), params
     else:
-        layer, params = workloads.layer(work, dtype), workloads.layer_params(work, leaf)
-        arguments = compiler.abstract(tokens, "float32"), params
+        layer, params = workloads.layer(work, dtype, pallas(interpret)), workloads.layer_params(work, leaf)
+        arguments = abstract(tokens, "float32"), params
     return (layer if direction == "forward" else _layer_gradient(layer)), arguments
-
-
-def _leaf(compiler: Any, dtype: str, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return compiler.abstract(shape, dtype)
 
 
 def _core_and_gradient(core: Callable[[jax.Array], jax.Array]) -> Callable[..., Any]:
@@ -63,20 +72,15 @@ def _layer_gradient(layer: Callable[..., jax.Array]) -> Callable[..., Any]:
     return jax.grad(loss, (0, 1))
 
 
-def _kernel(workload: Workload) -> Callable[[jax.Array], jax.Array]:
-    core = workloads.pallas_core(workload)
-    if core is None:
-        raise ValueError("no such kernel here")
-    return core
-
-
-def _jax_kernel(attend: Callable[..., jax.Array], workload: Workload) -> Callable[[jax.Array], jax.Array]:
+def _jax_kernel(
+    attend: Callable[..., jax.Array], workload: Workload, **options: Any
+) -> Callable[[jax.Array], jax.Array]:
     """A core made of attend(query, key, value), [rows h n d] each, for the sequences of the workload's axes."""
 
     def over(parts: tuple[jax.Array, ...], axis: int) -> jax.Array:  # parts: [b t s h d]; axis: of the sequence
         order = (0, 3 - axis, 3, axis, 4)  # b, the other axis, h, n, d
         b, other, h, n, d = (parts[0].shape[i] for i in order)
-        out = attend(*(part.transpose(order).reshape(b * other, h, n, d) for part in parts))
+        out = attend(*(part.transpose(order).reshape(b * other, h, n, d) for part in parts), **options)
         return out.reshape(b, other, h, n, d).transpose(*(order.index(i) for i in range(5)))
 
     def core(qkv: jax.Array) -> jax.Array:
@@ -112,7 +116,7 @@ def _flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     return out[:, :, :n]
 
 
-def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def _splash(query: jax.Array, key: jax.Array, value: jax.Array, *, interpret: bool = False) -> jax.Array:
     """jax.experimental.pallas.ops.tpu.splash_attention; it wants 128 channels a head as well."""
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
@@ -124,7 +128,7 @@ def _splash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
     names = [name for name in inspect.signature(splash.BlockSizes).parameters if name.startswith("block_")]
     blocks: dict[str, Any] = dict.fromkeys(names, _block(length))
     sizes = splash.BlockSizes(**blocks)
-    kernel: Any = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes)
+    kernel: Any = splash.make_splash_mha(mask, head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret)
     segments = _segments(rows, n, length)
     out = jax.vmap(kernel)(*inputs, segment_ids=splash.SegmentIds(segments, segments))
     return out[:, :, :n, :d].astype(query.dtype)
@@ -135,7 +139,7 @@ def _block(length: int) -> int:
 
 
 def _padded(x: jax.Array, axis: int) -> jax.Array:
-    """Zeros behind, to the next multiple of the lanes."""
+    """Pads with zeros at the end, to the next multiple of the lanes."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, -x.shape[axis] % LANES)
     return jnp.pad(x, widths)
@@ -146,10 +150,16 @@ def _segments(rows: int, n: int, length: int) -> jax.Array:
     return jnp.broadcast_to((jnp.arange(length) >= n).astype(jnp.int32), (rows, length))
 
 
-CORES: dict[str, Callable[[Workload], Callable[[jax.Array], jax.Array]]] = {
-    "pallas": _kernel,
+CORES: dict[str, Callable[..., Callable[[jax.Array], jax.Array]]] = {
+    "pallas": workloads.pallas_core,
+    "cudnn": workloads.cudnn_core,
     "xla": workloads.xla_core,
     "plain": workloads.plain_core,
     "flash": partial(_jax_kernel, _flash),
     "splash": partial(_jax_kernel, _splash),
 }
+
+
+def core_of(name: str, workload: Workload, *, interpret: bool) -> Callable[[jax.Array], jax.Array]:
+    """One of CORES, qkv to out. interpret: its Pallas kernels run in the interpreter."""
+    return CORES[name](workload, **({"interpret": interpret} if name in ("pallas", "splash") else {}))

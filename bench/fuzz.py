@@ -1,8 +1,8 @@
-"""`python -m bench fuzz`: wrong checkpoints, run files, tables, flags and damaged videos: no crash, no hang, no hunger.
+"""`python -m bench fuzz`: tests invalid checkpoints, run files, tables, flags and damaged videos for crashes and hangs.
 
-Every case depends on the seed, its area and its number alone, so that one that fails can be repeated:
-`--only AREA --first N --cases 1`. What is allowed is an answer, or a ValueError or OSError of one line. Cases run in
-child processes, many in each, and 200 of them as commands of their own.
+A case depends only on the seed, its area and its number, so a failure can be repeated with
+`--only AREA --first N --cases 1`. Allowed outcomes are a result, or a one-line ValueError or OSError, within limits of
+time and memory. Cases run in child processes, many per process, and 200 of them as separate commands.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 
 from bench import fuzz_inputs, fuzz_videos
 from bench.harness import forget_peak, machine, parser, peak_megabytes, report
-from vivit.commands.table import Table
+from vivit.cli.table import Table
 
 HANG = 10  # seconds of one case, of the processor and of the clock
 STUCK = 90  # of the clock alone, where others use the processor
@@ -31,13 +31,13 @@ VIDEOS = "videos"
 AREAS = (*fuzz_inputs.AREAS, VIDEOS)
 COMMANDS = ("run files", "tables", "flags")  # areas whose cases are commands
 CASES = {"flags": 5000}
-USUAL_CASES = 10_000
+DEFAULT_CASES = 10_000
 PROCESSES = 200
 
 
 @dataclass
 class Found:
-    """What came of one area. faults: as text; hangs are counted among them too."""
+    """The results of one area. faults: as text, including hangs."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     asked.add_argument("--seed", type=int, default=0)
     asked.add_argument("--only", nargs="+", choices=AREAS, default=AREAS, metavar="AREA", help=", ".join(AREAS))
     asked.add_argument("--first", type=int, default=0, metavar="N", help="number of the first case of an area")
-    asked.add_argument("--cases", type=int, help=f"of an area, at most (default: {USUAL_CASES:,}; flags 5,000)")
+    asked.add_argument("--cases", type=int, help=f"of an area, at most (default: {DEFAULT_CASES:,}; flags 5,000)")
     asked.add_argument("--processes", type=int, default=PROCESSES, help=f"cases as commands (default: {PROCESSES})")
     asked.add_argument("--child", nargs=2, metavar=("AREA", "FOLDER"), help=argparse.SUPPRESS)
     options = asked.parse_args(arguments)
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         if area == "processes":
             found = processes(options.seed, share, options.processes)
         else:
-            cases = options.cases or CASES.get(area, USUAL_CASES)
+            cases = options.cases or CASES.get(area, DEFAULT_CASES)
             found = fuzz(area, share, options.seed, options.first, cases)
         counts = sum(found.outcomes.values()) + len(found.faults), found.outcomes["used"], found.outcomes["refused"]
         figures = (*counts, len(found.faults), found.hangs, round(found.peak), round(found.seconds))
@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def fuzz(area: str, seconds: float, seed: int = 0, first: int = 0, cases: int = 10**9) -> Found:
-    """What came of the cases of one area, until they or the time end; a crash costs one process."""
+    """Runs the cases of one area until all are done or time is over. A crash ends one worker process only."""
     found, last = Found(), first + cases
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ def fuzz(area: str, seconds: float, seed: int = 0, first: int = 0, cases: int = 
 
 
 def processes(seed: int, seconds: float, count: int) -> Found:
-    """Cases of the areas that are commands, each in a process of its own, as users run them."""
+    """Runs the cases of commands, each in its own process."""
     found, begun = Found(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         fuzz_inputs.prepare(Path(folder))
@@ -145,7 +145,7 @@ def processes(seed: int, seconds: float, count: int) -> Found:
 
 
 def _run(area: str, folder: Path, seed: int, first: int, last: int, seconds: float) -> int:
-    """Cases in this process, a line before and after each; SIGALRM ends the process where one hangs."""
+    """Runs cases in this process, printing a line before and after each. SIGALRM ends the process if one hangs."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     out = os.dup(1)
     end = time.monotonic() + seconds

@@ -1,6 +1,6 @@
-"""Wrong checkpoints, run files, tables, labels and flags for fuzz.py: each goes through vivit.load or the commands.
+"""Invalid checkpoints, run files, tables, labels and flags for fuzz.py, passed to vivit.load or the commands.
 
-A valid run would train: those here name videos that are not there, so that it ends when it comes to the first.
+A valid run file would start training; the ones here name missing videos, so that the run ends at the first.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ import numpy as np
 import vivit
 from bench.fuzz_values import any_text, any_value, wrong_json
 from bench.fuzz_videos import damaged
-from vivit import cli
-from vivit.audit import random_params
+from vivit.audit.variants import random_params
 from vivit.checkpoints import flax
-from vivit.demonstration import demo_checkpoint
-from vivit.model import Model
+from vivit.cli.main import main
+from vivit.demo import demo_checkpoint
+from vivit.pretrained import Model
 from vivit.reference.config import Config, named
-from vivit.reference.values import LONGEST
+from vivit.reference.values import MAX_CHARACTERS
 
 TINY = named("vivit-tiny/8x2")
 SAID: dict[str, Any] = dict(frames=8, height=32, width=32)
@@ -34,18 +34,18 @@ Case = Callable[[Path, np.random.Generator], list[str] | None]
 
 
 def prepare(folder: Path) -> None:
-    """One sound checkpoint of every format, a table, labels, a run and a video."""
+    """Valid inputs: a checkpoint of every format, a table, labels, a run file and a video."""
     model = Model(config=TINY, params=random_params(TINY, 0), labels=(tuple("abcde"),))
-    vivit.save(folder / "ours", model)
-    vivit.save(folder / "port", model, to="huggingface")
-    vivit.save(folder / "tree.npz", model, to="npz")
-    (folder / "flax").write_bytes(_msgpack(flax.tree_of(model)))
+    vivit.save(model, folder / "ours")
+    vivit.save(model, folder / "port", to="huggingface")
+    vivit.save(model, folder / "tree.npz", to="npz")
+    (folder / "flax").write_bytes(_msgpack(flax.flax_arrays(model)))
     _write_image(folder / "image", model)
     rows = [{"path": f"{name}.mp4", "label": name, "start": 0.5, "end": 2, "split": "test"} for name in "abcde"]
     (folder / "table.json").write_text(json.dumps(rows))
     (folder / "train.csv").write_text("path,label\n" + "".join(f"{name}.mp4,{name}\n" for name in "abcde"))
-    (video,) = demo_checkpoint().parent.glob("*.mkv")
-    shutil.copy(video, folder / "video.mkv")
+    (video,) = demo_checkpoint().parent.glob("*.mp4")
+    shutil.copy(video, folder / "video.mp4")
     config = {"model": "spatio_temporal", "frames": 8, "height": 32, "width": 32, "tubelet": [2, 8, 8]}
     config |= {"channels": 48, "heads": 4, "hidden": 96, "layers": 1}
     (folder / "model.json").write_text(json.dumps(config))
@@ -163,7 +163,17 @@ def tables(folder: Path, generator: np.random.Generator) -> list[str] | None:
 
 FLAGS: dict[str, tuple[str, ...]] = {
     "classify": ("views", "stride", "batch", "dtype", "top", "threads", "labels", "frames", "height", "memory"),
-    "features": ("stages", "hop", "stride", "batch", "dtype", "width", "preprocessing", "max-pixels", "max-packets"),
+    "features": (
+        "stages",
+        "clip-stride",
+        "stride",
+        "batch",
+        "dtype",
+        "width",
+        "preprocessing",
+        "max-pixels",
+        "max-packets",
+    ),
     "explain": ("class", "view", "views", "stride", "batch", "top", "labels", "frames", "memory"),
     "export": ("platforms", "batch", "dtype", "frames", "height", "memory"),
     "convert": (
@@ -199,7 +209,7 @@ def flags(folder: Path, generator: np.random.Generator) -> list[str] | None:
     command = list(FLAGS)[int(generator.integers(len(FLAGS)))]
     out = str(folder / "out")
     model = ["--checkpoint", str(folder / "ours")]
-    video = str(folder / "video.mkv") if generator.random() < 0.5 else _text(generator)
+    video = str(folder / "video.mp4") if generator.random() < 0.5 else _text(generator)
     given = {
         "classify": [video, *model],
         "features": [video, *model, "-o", f"{out}.npz"],
@@ -231,11 +241,11 @@ AREAS: dict[str, Case] = {
 
 
 class Fault(Exception):
-    """What a case must never do."""
+    """Behaviour that no input may cause."""
 
 
 def case(area: str, folder: Path, generator: np.random.Generator) -> str:
-    """ "used", "refused", or what went wrong, "fault:…"."""
+    """Returns "used", "refused" or "fault:" with a description."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -248,11 +258,11 @@ def case(area: str, folder: Path, generator: np.random.Generator) -> str:
 
 
 def run(command: list[str]) -> str:
-    """A command in this process."""
+    """Runs a command in this process."""
     out, err = io.StringIO(), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = cli.main(command)
+            code = main(command)
     except SystemExit as end:
         code = end.code
     except BaseException as error:
@@ -264,10 +274,10 @@ def run(command: list[str]) -> str:
 
 
 def check_said(said: str) -> None:
-    """Raises Fault for a traceback, and for a value that is longer than a message may repeat."""
+    """Raises Fault if a message has a traceback or a value that is too long."""
     if "Traceback" in said:
         raise Fault(f"prints a traceback: {said.strip().splitlines()[-1][:200]}")
-    if any(len(word) > 2 * LONGEST for word in said.split()):
+    if any(len(word) > 2 * MAX_CHARACTERS for word in said.split()):
         raise Fault(f"repeats a value of {max(map(len, said.split()))} characters")
 
 
@@ -327,7 +337,7 @@ def _wrong_safetensors(path: Path, generator: np.random.Generator) -> None:
 
 
 def _wrong_npy(data: bytes, generator: np.random.Generator) -> bytes:
-    """An array whose header says something else, in Python's words; or whose bytes are damaged."""
+    """Returns a npy file with a wrong header or damaged bytes."""
     if generator.random() < 0.3:
         return damaged(data, generator)
     size = int.from_bytes(data[8:10], "little")
@@ -343,7 +353,7 @@ def _wrong_npy(data: bytes, generator: np.random.Generator) -> bytes:
 
 
 def _change_tree(tree: Any, generator: np.random.Generator) -> None:
-    """Changes one leaf of a msgpack tree, or leaves a part of it out."""
+    """Changes or removes a part of a msgpack tree."""
     while isinstance(tree, dict) and tree:
         name = list(tree)[int(generator.integers(len(tree)))]
         kind = generator.random()
@@ -398,7 +408,7 @@ def _image_config() -> Config:
 
 
 def _write_image(folder: Path, model: Model) -> None:
-    """The first layer of the port's names as an image model's: one frame, patches in place of tubelets."""
+    """Returns the arrays of an image model from those of the port: one frame, patches in place of tubelets."""
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(folder.with_name("port"), folder)
@@ -415,7 +425,7 @@ def _write_image(folder: Path, model: Model) -> None:
 
 
 def _text(generator: np.random.Generator) -> str:
-    """What somebody may write after a flag."""
+    """Returns a random argument for a flag."""
     plain = (
         "4x3",
         "1x1",

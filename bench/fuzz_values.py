@@ -1,4 +1,4 @@
-"""JSON that is wrong in one or several places, for fuzz.py: other kinds, absurd numbers, doubled names, depth."""
+"""JSON with one or several faults for fuzz.py: wrong types, extreme numbers, duplicate keys, deep nesting."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ VALUES: tuple[Any, ...] = (
 
 
 def wrong_json(value: Any, generator: np.random.Generator) -> bytes:
-    """The text of a JSON value with one to three faults; sometimes its bytes are damaged instead."""
+    """Returns the text of a JSON value with one to three faults, or with damaged bytes."""
     if generator.random() < 0.15:
         return damaged(json.dumps(value).encode(), generator)
     for _ in range(int(generator.integers(1, 4))):
@@ -41,7 +41,7 @@ def any_value(generator: np.random.Generator) -> Any:
 
 
 def any_text(generator: np.random.Generator) -> str:
-    """The same as somebody may write it where a text is wanted."""
+    """Returns a faulty value as text."""
     value = any_value(generator)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10**1000:
         return "1" + "0" * 5000
@@ -49,7 +49,7 @@ def any_text(generator: np.random.Generator) -> str:
 
 
 def _changed(value: Any, generator: np.random.Generator) -> Any:
-    """A copy with one place of it, at any depth, changed, left out or added."""
+    """Returns a copy with one entry, at any depth, changed, removed or added."""
     inside = isinstance(value, (dict, list)) and len(value) and generator.random() < 0.9
     if not inside:
         return any_value(generator)
@@ -66,7 +66,7 @@ def _changed(value: Any, generator: np.random.Generator) -> Any:
 
 
 def _written(value: Any) -> str:
-    """As json.dumps, integers of any length."""
+    """Returns json.dumps(value), also for integers of any length."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(str(name))}: {_written(one)}" for name, one in value.items()) + "}"
     if isinstance(value, (list, tuple)):

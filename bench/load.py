@@ -1,7 +1,7 @@
-"""`python -m bench load`: seconds and peak memory to load a checkpoint, beside reading its file and plain safetensors.
+"""`python -m bench load`: seconds and peak memory to load a checkpoint, next to reading its file and plain safetensors.
 
-The file is in the system's cache. A mapped file counts as memory of the process while its pages are there, though the
-system may drop them; so loading without a second copy has a peak of one file, reading into memory of its own as well.
+The file is in the system's page cache. Resident pages of a mapped file count as the process's memory, although the
+system can drop them. Loading without a second copy therefore has a peak of one file size, and reading into memory too.
 """
 
 import argparse
@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 
 import vivit
 from bench.harness import in_turns, machine, measure, parser, report
-from vivit.audit import random_params
-from vivit.commands.table import Table
+from vivit.audit.variants import random_params
+from vivit.cli.table import Table
 from vivit.reference.config import named
 from vivit.reference.params import leaves
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "checkpoint"
         model = vivit.Model(config=config, params=random_params(config))
-        vivit.save(folder, model)
+        vivit.save(model, folder)
         np.savez(Path(temporary) / "samples", allow_pickle=False, **_samples(dict(leaves(model.params))))
         size = (folder / "model.safetensors").stat().st_size / 1e6
         program = ("-m", "bench", "load", "--runs", str(options.runs), "--worker")
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _bytes(folder: Path) -> dict[str, Any]:
-    """The whole file into memory, and nothing done with it: the limit."""
+    """Reads the whole file into memory: the limit of any loader."""
     (folder / "model.safetensors").read_bytes()
     return {}
 
@@ -90,7 +90,7 @@ def _samples(arrays: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def _check(folder: Path) -> Callable[[dict[str, Any]], float]:
-    """Compares samples of every leaf with what was saved; raises if one differs."""
+    """Compares samples of every leaf with the saved values. Raises an error if one differs."""
 
     def check(arrays: dict[str, Any]) -> float:
         with np.load(folder.parent / "samples.npz") as wanted:

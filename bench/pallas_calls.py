@@ -1,8 +1,8 @@
-"""The Pallas calls of a traced program: steps of the grid, and bytes that its pipeline moves.
+"""Reads the Pallas calls of a traced program: the steps of the grid and the bytes that its pipeline moves.
 
-A block is fetched (or written) whenever its index differs from that of the step before, in row-major order of the grid;
-whole tiles of 8 x 128 are moved. Where the index depends on prefetched values, or the kernel copies by itself, an
-operand counts once: a lower bound. One that is only there to be written into counts nothing.
+A block is fetched (or written) when its index differs from that of the previous step, in row-major order of the grid,
+in whole tiles of 8 x 128. An operand counts once, as a lower bound, if its index depends on prefetched values or if the
+kernel copies it itself. An operand that only reserves memory for output counts nothing.
 """
 
 import itertools
@@ -28,16 +28,39 @@ class Call(NamedTuple):
 
 
 def calls(jaxpr: Any) -> Iterator[Call]:
-    """Every pallas_call in a jaxpr and whatever it contains, in order."""
+    """Yields every pallas_call in a jaxpr and its inner jaxprs, in order."""
+    return map(_call, equations(jaxpr))
+
+
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Yields the equation of every pallas_call in a jaxpr and its inner jaxprs, in order."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "pallas_call":
-            yield _call(equation)
+            yield equation
             continue
         for value in equation.params.values():
             for inner in value if isinstance(value, (tuple, list)) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
                 if hasattr(inner, "eqns"):
-                    yield from calls(inner)
+                    yield from equations(inner)
+
+
+def block_shape(block: Any) -> tuple[int, ...]:
+    """Returns the sizes of a block mapping's blocks, 1 for an axis that the kernel does not see."""
+    sizes = [getattr(size, "block_size", size) for size in block.block_shape]
+    return tuple(size if isinstance(size, int) else 1 for size in sizes)
+
+
+def stays_in_hbm(block: Any) -> bool:
+    """Returns whether an operand has no pipeline: the kernel copies what it needs, or nothing."""
+    return any(space in str(block.block_aval).lower() for space in ("<any>", "<hbm>"))
+
+
+def indices(index_map: Any, grid: tuple[int, ...]) -> np.ndarray:
+    """Returns the index of the block at every step of the grid, int[steps axes], in the order of the steps."""
+    steps = np.array(list(itertools.product(*map(range, grid))), np.int32)
+    found = jax.vmap(jaxpr_as_fun(index_map))(*(jax.numpy.asarray(column) for column in steps.T))
+    return np.stack([np.asarray(index) for index in found], axis=-1)
 
 
 def _call(equation: Any) -> Call:
@@ -58,29 +81,25 @@ def _call(equation: Any) -> Call:
 
 
 def _moved(block: Any, grid: tuple[int, ...], aliased: bool) -> tuple[int, bool]:
-    """Bytes that one operand or result moves, and whether that is exact."""
+    """Returns the bytes that one operand or result moves, and whether the number is exact."""
     whole = block.array_aval
-    if any(space in str(block.block_aval).lower() for space in ("<any>", "<hbm>")):  # no pipeline: the kernel copies
-        return (0, True) if aliased else (_tiled_bytes(whole.shape, whole.dtype), False)
-    sizes = [getattr(size, "block_size", size) for size in block.block_shape]
-    shape = [size if isinstance(size, int) else 1 for size in sizes]
+    if stays_in_hbm(block):
+        return (0, True) if aliased else (tiled_bytes(whole.shape, whole.dtype), False)
     index_map = block.index_map_jaxpr
     if len(index_map.jaxpr.invars) != len(grid):
-        return _tiled_bytes(whole.shape, whole.dtype), False
-    return _fetches(index_map, grid) * _tiled_bytes(shape, whole.dtype), True
+        return tiled_bytes(whole.shape, whole.dtype), False
+    return _fetches(index_map, grid) * tiled_bytes(block_shape(block), whole.dtype), True
 
 
 def _fetches(index_map: Any, grid: tuple[int, ...]) -> int:
-    """How often the block's index changes along the grid, the first step included."""
+    """Returns the number of changes of the block's index along the grid, including the first step."""
     if not grid:
         return 1
-    steps = np.array(list(itertools.product(*map(range, grid))), np.int32)
-    indices = jax.vmap(jaxpr_as_fun(index_map))(*(jax.numpy.asarray(column) for column in steps.T))
-    values = np.stack([np.asarray(index) for index in indices], axis=-1)
+    values = indices(index_map, grid)
     return 1 + int((values[1:] != values[:-1]).any(axis=-1).sum())
 
 
-def _tiled_bytes(shape: Any, dtype: Any) -> int:
+def tiled_bytes(shape: Any, dtype: Any) -> int:
     """Bytes of an array whose last two axes are padded to whole tiles of 8 x 128."""
     *outer, rows, columns = (1, 1, *shape)
     return math.prod(outer) * math.ceil(rows / 8) * 8 * math.ceil(columns / 128) * 128 * np.dtype(dtype).itemsize

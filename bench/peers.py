@@ -1,9 +1,8 @@
-"""Other implementations in PyTorch, given our weights: Hugging Face's model 1, and model 2 made of PyTorch's layers.
+"""Other implementations with our weights: Hugging Face's model 1, a model 2 of PyTorch's layers, and engines for ONNX.
 
-Installed by the [peers] extra.
+The [peers] extra installs them.
 """
 
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,57 @@ from typing import Any
 
 import numpy as np
 
-import vivit
 from vivit.reference import tubelet
 from vivit.reference.config import Config
 from vivit.reference.params import Params, layer
+
+LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest value
+
+
+def limit(expected: np.ndarray, dtype: str) -> float:
+    """The error beyond which a peer does not do the same work. expected: the reference's result."""
+    return LIMIT[dtype] * float(np.abs(expected).max())
+
+
+def attention(
+    variant: str, qkv: np.ndarray, cotangent: np.ndarray, heads: int, dtype: str, *, backward: bool
+) -> Callable[[], tuple[Any, ...]]:
+    """A call of PyTorch's scaled_dot_product_attention as a core: (out,), or (out, cotangent of qkv), tensors.
+
+    variant: the core. qkv: float32[b n 3c] or [b t s 3c]. Runs on a GPU where PyTorch has one. Raises ImportError
+    without torch.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    device = _torch_device(torch)
+    given, out_cotangent = (torch.from_numpy(x).to(device, getattr(torch, dtype)) for x in (qkv, cotangent))
+    given.requires_grad_(backward)
+
+    def over(query: Any, key: Any, value: Any, *, axis: int) -> Any:
+        """Attention over one axis of [… n h d], the others a batch."""
+        query, key, value = (x.movedim(axis, -3).transpose(-3, -2) for x in (query, key, value))  # [… h n d]
+        out = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return out.transpose(-3, -2).movedim(-3, axis)
+
+    def core(qkv: Any) -> Any:
+        parts = [x.unflatten(-1, (heads, -1)) for x in qkv.chunk(3, dim=-1)]
+        if variant == "factorised_dot_product":
+            first, second = ([x.chunk(2, dim=-2)[half] for x in parts] for half in (0, 1))
+            return torch.cat([over(*first, axis=1), over(*second, axis=2)], dim=-2).flatten(-2)
+        return over(*parts, axis=2 if variant == "spatial" else 1).flatten(-2)
+
+    def call() -> tuple[Any, ...]:
+        out = core(given)
+        results = (out, *torch.autograd.grad(out, given, out_cotangent)) if backward else (out,)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return results
+
+    return call
+
+
+def _torch_device(torch: Any) -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) -> Callable[[], np.ndarray]:
@@ -25,23 +71,52 @@ def hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) 
     return partial(hugging_face_model(params, config, dtype), video)
 
 
-def hugging_face_model(params: Params, config: Config, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
+def compiled_hugging_face(params: Params, video: np.ndarray, config: Config, dtype: str) -> Callable[[], np.ndarray]:
+    """The same call compiled by torch.compile, with the weights as constants. Raises ImportError as above."""
+    return partial(hugging_face_model(params, config, dtype, compiled=True), video)
+
+
+def onnx_runtime(graph: Path, video: np.ndarray) -> Callable[[], np.ndarray]:
+    """A call of an ONNX graph in ONNX Runtime; it gives the logits [b v]. Raises ImportError without onnxruntime."""
+    from onnxruntime import InferenceSession  # pyright: ignore[reportMissingImports]
+
+    session = InferenceSession(graph, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+    return lambda: np.asarray(session.run(None, {name: video})[0])
+
+
+def openvino(graph: Path, video: np.ndarray) -> Callable[[], np.ndarray]:
+    """The same in OpenVINO, in float32 on any CPU. Raises ImportError without openvino."""
+    from openvino import Core  # pyright: ignore[reportMissingImports]
+
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    program = Core().compile_model(graph, "CPU", options)
+    return lambda: program([video])[program.output(0)]
+
+
+def hugging_face_model(
+    params: Params, config: Config, dtype: str, *, compiled: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
     """VivitForVideoClassification with these weights: from float video [b frames height width 3] to logits [b v].
 
-    Raises ImportError without torch and transformers.
+    Its attention is PyTorch's scaled_dot_product_attention. compiled: by torch.compile, on the first call. Raises
+    ImportError without torch and transformers.
     """
     import torch  # pyright: ignore[reportMissingImports]
-    from transformers import VivitForVideoClassification  # pyright: ignore[reportMissingImports]
 
-    with tempfile.TemporaryDirectory() as folder:
-        vivit.save(Path(folder) / "port", vivit.Model(config=config, params=params), to="huggingface")
-        model = VivitForVideoClassification.from_pretrained(Path(folder) / "port").eval()
-    model = model.to(getattr(torch, dtype))
+    from vivit.conformance.adapters.transformers import classifier
+
+    device = _torch_device(torch)
+    model = classifier(params, config, dtype).to(device)
+    if compiled:
+        model = torch.compile(model, options={"freezing": True})
 
     def call(video: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).to(getattr(torch, dtype))
+        pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).to(
+            device, getattr(torch, dtype)
+        )
         with torch.inference_mode():
-            return model(pixel_values=pixels).logits.float().numpy()
+            return model(pixel_values=pixels).logits.float().cpu().numpy()
 
     return call
 
@@ -87,7 +162,7 @@ def torch_step(params: Params, video: np.ndarray, labels: np.ndarray, config: Co
 
 
 def _factorised_encoder(torch: Any, params: Params, config: Config) -> Any:
-    """Model 2 of nn.TransformerEncoderLayer, its class tokens and positions as published."""
+    """Model 2 built from nn.TransformerEncoderLayer, with class tokens and positions as published."""
     functional = torch.nn.functional
 
     def tensor(leaf: Any) -> Any:
@@ -145,6 +220,6 @@ def _factorised_encoder(torch: Any, params: Params, config: Config) -> Any:
 
 
 def _replaced(module: Any, other: Any) -> Any:
-    """The module with another's weights: PyTorch looks at its class."""
+    """Returns the module with the weights of another one; PyTorch checks the class of the module."""
     module.weight, module.bias = other.weight, other.bias
     return module

@@ -1,4 +1,4 @@
-"""Pictures of schedules, as PNG: a roofline for each chip, and the four models as bars. Needs the [plot] extra."""
+"""Plots of schedules, as PNG: a roofline for each chip, and bars for the four models. Needs the [plot] extra."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ NOTE = "static schedules by the TPU's own compilers, not timings"
 
 
 def rooflines(results: Results, folder: Path) -> Iterator[Path]:
-    """One picture for each chip, a panel for each dtype: useful operations a second over operations per byte."""
+    """Draws a figure per chip, with a panel per dtype: useful operations per second over operations per byte."""
     for name in dict.fromkeys(job.chip for job in results):
         dtypes = list(dict.fromkeys(job.dtype for job in results if job.chip == name))
         figure, panels = plt.subplots(
@@ -84,7 +84,7 @@ def _roofline(panel: Any, chip: Chip, results: Results) -> None:
 
 
 def models(results: Results, folder: Path) -> Iterator[Path]:
-    """One picture for each chip and direction: milliseconds a clip of the four models."""
+    """Draws a figure per chip and direction: milliseconds per clip of the four models."""
     for name, direction in dict.fromkeys((job.chip, job.direction) for job in results):
         chosen = {j: r for j, r in results.items() if (j.chip, j.direction) == (name, direction)}
         yield _save(_bars(CHIPS[name], direction, chosen), folder / f"models-{name}-{direction.replace('+', '-')}.png")

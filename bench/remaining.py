@@ -1,4 +1,4 @@
-"""How long a list of long jobs still takes, said on standard error from the first second on."""
+"""Prints the estimated remaining time of a list of long jobs to standard error, starting in the first second."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from vivit.commands.shown import console
+from vivit.cli.console import console
 
 TRUST = 60.0  # seconds of finished jobs that weigh as much as what was expected
 EVERY = 60.0  # seconds between lines where there is no terminal
@@ -44,7 +44,7 @@ def remaining(verb: str, expected: Sequence[float], at_once: int) -> Iterator[Ca
 
 
 def seconds_left(expected: float, done: float, elapsed: float, at_once: int) -> float:
-    """What is expected of the jobs that are not done, at the pace of those that are."""
+    """Returns the expected seconds of the remaining jobs, from the speed of the finished ones."""
     pace = (TRUST + elapsed * at_once) / (TRUST + done)
     return (expected - done) * pace / at_once
 

@@ -1,7 +1,7 @@
-"""`python -m bench scale`: the training step compiled for slices of TPUs that are not there: memory and traffic.
+"""`python -m bench scale`: compiles a training step for slices of TPUs without the devices: memory and traffic.
 
-It compiles the whole step (forward, backward, optimiser) of a recipe for every device of a slice, with the TPU's own
-compiler, and prints what a device holds and what it exchanges with the others in one step. Nothing is run or timed.
+It compiles the whole step of a recipe (forward, backward, optimiser) for every device of a slice with the TPU compiler,
+and prints the memory of a device and the data it exchanges with the others per step. Nothing is run or timed.
 """
 
 import os
@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import vivit
 from bench.collectives import KINDS, collectives
 from bench.harness import parser, report
-from vivit.commands.table import Table
+from vivit.cli.table import Table
 from vivit.reference.config import Config, named
 from vivit.reference.params import parameters
 from vivit.training.recipe import Recipe, Steps
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.update(TPU_SKIP_MDS_QUERY="1", TPU_WORKER_HOSTNAMES="localhost", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     names = ("device", "mesh", "variant", "M params", "state", "temporary", "all, GiB", "of", *KINDS, "compile, s")
     rows = [_row(chip, size, options) for chip in options.chips for size in options.sizes]
-    title = f"One training step of {options.batch} clips, {options.optimiser}, {options.dtype}, remat"
+    title = f"One training step of {options.batch} clips, {options.optimiser}, {options.dtype}, remat lean"
     report([Table(names, rows, texts=3, title=title)], [MEANING], options)
     return 0
 
@@ -73,7 +73,7 @@ def _row(chip: str, size: str, options: Any) -> list[str]:
         accumulation=options.accumulation,
         optimiser=options.optimiser,
         dtype=options.dtype,
-        remat=True,
+        remat="lean",
     )
     start = time.perf_counter()
     try:

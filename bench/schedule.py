@@ -1,9 +1,9 @@
-"""`python -m bench schedule`: cycles of the attention cores and layers as a TPU's own compiler schedules them.
+"""`python -m bench schedule`: cycles of the attention cores and layers, as scheduled by a TPU's compiler.
 
-For every chip, dtype and workload: this package's kernels, XLA on its and on the usual formulation, JAX's own Pallas
-flash and splash attention; forward, and forward + backward. With --model the whole forward and a training step of the
-four models (bench/model_schedule.py). Nothing is run, so nothing is checked against the oracle here: tests and
-`python -m bench attention` do that. What is checked first is that the compiler's dump is read rightly.
+For every chip, dtype and workload, forward and forward + backward: our kernels, XLA on our formulation and on the
+baseline, and JAX's Pallas flash and splash attention. With --model: the forward and a training step of the four models
+(bench/model_schedule.py). Nothing runs, so nothing is compared with the oracle here; tests and `python -m bench
+attention` do that. The reading of the compiler's dump is checked first.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from typing import IO, Any, NamedTuple, cast
 from bench.chips import CHIPS, environment
 from bench.harness import parser, report
 from bench.remaining import remaining
-from vivit.commands.chosen import add_json
-from vivit.commands.outputs import check_json
+from vivit.cli.arguments import add_json
+from vivit.cli.outputs import check_json
 
 IMPLEMENTATIONS = (
     "core pallas",
@@ -99,16 +99,22 @@ def _missing(*packages: str) -> str | None:
 def _jobs(options: argparse.Namespace):
     directions = DIRECTIONS[:1] if options.forward else DIRECTIONS
     if options.model is not None:
-        from bench.model_schedule import IMPLEMENTATIONS as implementations
+        from bench import model_schedule
 
         models = [MODELS[number] for number in options.model or MODELS]
-        pairs = product(options.chip, ["bfloat16"], models, implementations, directions)
+        pairs = (
+            (chip, "bfloat16", model, implementation, direction)
+            for chip, model, implementation in product(options.chip, models, model_schedule.IMPLEMENTATIONS)
+            for direction in model_schedule.directions(implementation, directions)
+        )
     else:
         pairs = product(options.chip, options.dtype, options.workload, IMPLEMENTATIONS, directions)
     for job in pairs:
         if not options.only or any(text in job[3] for text in options.only):
-            preferred = "auto" if job[3].startswith("core") else "default"
-            yield Job(*job, preferred if options.layout is None or options.model is not None else options.layout)
+            chip, dtype, workload, implementation, direction = job
+            preferred = "auto" if implementation.startswith("core") else "default"
+            layout = preferred if options.layout is None or options.model is not None else options.layout
+            yield Job(chip, dtype, workload, implementation, direction, layout)
 
 
 def run(jobs: Sequence[Job], at_once: int) -> tuple[dict[Job, dict | str], list[str]]:
@@ -135,7 +141,7 @@ def run(jobs: Sequence[Job], at_once: int) -> tuple[dict[Job, dict | str], list[
 
 
 def _seconds(job: Job) -> float:
-    """About how long a compiler takes on one core: where an estimate begins, before anything is compiled."""
+    """Returns the initial estimate of seconds to compile one job on one core."""
     forward = next(
         seconds for name, seconds in SECONDS.items() if job.implementation.startswith(name) or name == "model"
     )
@@ -143,7 +149,7 @@ def _seconds(job: Job) -> float:
 
 
 def _run_group(jobs: list[Job], found: Callable[[Job, dict | str], None]) -> tuple[str, str]:
-    """Jobs of one chip in a process of their own, in another one after a job on which the compiler dies."""
+    """Runs the jobs of one chip in a process, and starts a new one after a job that crashes the compiler."""
     chip, check = jobs[0].chip, ""
     while jobs:
         with tempfile.TemporaryDirectory() as folder:
@@ -170,7 +176,7 @@ def _run_group(jobs: list[Job], found: Callable[[Job, dict | str], None]) -> tup
 
 
 def _work(chip: str, folder: str) -> int:
-    """The worker: jobs as JSON from standard input, a line of JSON for the check and for each job."""
+    """Runs the worker: reads jobs as JSON from standard input, prints JSON for the check and for each job."""
     from bench import model_schedule
     from bench.compiler import Compiler, check
     from bench.formulations import program
@@ -193,14 +199,14 @@ def _work(chip: str, folder: str) -> int:
                 function, arguments = program(compiler, *job[1:5])
                 tell(schedule=asdict(compiler.schedule(function, *arguments, layout=job.layout)))
             else:
-                tell(schedule=model_schedule.extrapolated(compiler, *job[1:5]))
+                tell(schedule=model_schedule.model_schedule(compiler, "bfloat16", *job[2:5]))
         except Exception as error:  # a kernel that does not compile is a result
-            tell(schedule=_one_line(error))
+            tell(schedule=one_line(error))
     return 0
 
 
-def _one_line(error: Exception) -> str:
-    """What an exception says, the compiler's preamble left out."""
+def one_line(error: Exception) -> str:
+    """Returns the message of an exception without the compiler's preamble."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = re.sub(r"^INTERNAL: Mosaic failed to compile TPU kernel: (E\d+: )?(\w+: )?", "", lines[0] if lines else "")
     return (text or type(error).__name__)[:200]

@@ -1,4 +1,4 @@
-"""The tables of `python -m bench schedule`, and the words that say what their numbers are."""
+"""The tables of `python -m bench schedule`, and the text that explains their numbers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from bench import model_schedule
 from bench.chips import CHIPS, Chip
 from bench.workloads import WORKLOADS, Workload
-from vivit.commands.table import Table
+from vivit.cli.table import Table
 
 Results = dict[Any, dict | str]
 FOOTER = """\
@@ -37,7 +37,7 @@ def useful(workload: Workload, job: Any) -> tuple[int, int, int]:
 
 
 def fractions(job: Any, cycles: float) -> tuple[float, float, float]:
-    """Of the matrix units' limit, of that with heads at their own depth, and of the memory's."""
+    """Returns the fractions of the limits: of the matrix units, of these with unpadded heads, and of memory."""
     chip, workload = CHIPS[job.chip], WORKLOADS[job.workload]
     projections, heads, moved = useful(workload, job)
     depth = min(1.0, workload.channels / workload.heads / chip.side)
@@ -61,7 +61,7 @@ def tables(results: Results) -> list[Table]:
 
 
 def notes(checks: Sequence[str]) -> list[str]:
-    """What the figures of `tables` are."""
+    """Returns the text that explains `tables`."""
     d = {workload.channels // workload.heads for workload in WORKLOADS.values()}
     return [FOOTER.format(d=", ".join(map(str, sorted(d)))), *_checked(checks)]
 
@@ -89,32 +89,39 @@ def _cells(job: Any, schedule: dict | str, results: Results) -> tuple[str, ...]:
 
 
 def _more(schedule: dict) -> str:
-    """A sign that the cycles are too few."""
+    """Returns a mark if the cycles are a lower bound."""
     return "> " if schedule["unknown"] else ""
 
 
 def model_tables(results: Results) -> list[Table]:
-    """The four models, whole: a table for each chip."""
-    columns = ("model", "implementation", "", "clips", "Mcycles", "of them kernels", "copies", "÷ plain", "ms a clip")
+    """Returns the tables of the four whole models, one per chip."""
+    columns = (
+        *("model", "implementation", "", "clips", "Mcycles", "of them kernels", "matmuls", "copies", "other"),
+        *("÷ plain", "MXU", "ms a clip", "paper", "temp GB", "held GB", "of GB"),
+    )
     found = []
     for chip in dict.fromkeys(job.chip for job in results):
         rows = [
             _model_cells(job, schedule, results, CHIPS[chip]) for job, schedule in results.items() if job.chip == chip
         ]
         title = f"ViViT-B/16x2 on {chip}, bfloat16 (static schedule, not a timing)"
-        found.append(Table((*columns, "paper", "temp MB"), rows, texts=3, title=title))
+        found.append(Table(columns, rows, texts=3, title=title))
     return found
 
 
 def model_notes(checks: Sequence[str]) -> list[str]:
-    """What the figures of `model_tables` are."""
+    """Returns the text that explains `model_tables`."""
     return [MODEL_FOOTER + FOOTER.partition("\nMXU")[0], *_checked(checks)]
 
 
 MODEL_FOOTER = """\
-Compiled with one and two layers (model 2: also two temporal layers) and extended in a straight line to 12 (and 4).
-Paper: Arnab et al. 2021, table 2, milliseconds a clip on TPU-v3. A core of v3 is half a chip. →←: gradient of the mean
-cross entropy with respect to the parameters (float32 parameters), no optimiser.
+plain, ours: unrolled; compiled with one and two layers (model 2: also two temporal layers) and extended in a straight
+line to 12 (and 4), their temporaries too. scanned: the whole program with a loop over the layers, as vivit runs it;
+none, fast, lean: the recipe's remat. →←: gradient of the mean cross entropy with respect to the parameters (float32
+parameters), no optimiser. update: the whole update of vivit.training, with clipping and optimiser, its state donated.
+Matmuls, copies, other: XLA's operations. MXU: the multiply-adds of the equations (thrice for →←) ÷ what the matrix
+units could do in that many cycles. Paper: Arnab et al. 2021, table 2, milliseconds a clip on TPU-v3. A core of v3 is
+half a chip. Held: arguments and results. Of: the memory of a core.
 """
 
 
@@ -133,11 +140,13 @@ def _model_cells(job: Any, schedule: dict | str, results: Results, chip: Chip) -
         str(clips),
         f"{_more(schedule)}{cycles / 1e6:.1f}",
         f"{schedule['kernel_cycles'] / 1e6:.1f}",
-        f"{schedule['kinds'].get('copy', 0) / 1e6:.1f}",
+        *(f"{schedule['kinds'].get(kind, 0) / 1e6:.1f}" for kind in ("matmul", "copy", "other")),
         f"{cycles / plain['cycles']:.2f}" if isinstance(plain, dict) else "",
+        f"{model_schedule.useful(job.workload, job.direction) / chip.multiply_adds_per_cycle / cycles:.0%}",
         f"{chip.milliseconds(cycles) / clips:.1f}",
         f"{paper}" if job.direction == "forward" and job.chip == "v3" else "",
-        f"{schedule['temporary_bytes'] / 1e6:.0f}",
+        *(f"{schedule[name] / 1e9:.1f}" for name in ("temporary_bytes", "held_bytes")),
+        f"{chip.hbm_gigabytes}",
     )
 
 

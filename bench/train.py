@@ -1,8 +1,8 @@
-"""`python -m bench train`: one training step of ViViT-B/16x2 FE on this device, beside the same model in PyTorch.
+"""`python -m bench train`: times a training step of ViViT-B/16x2 FE on this device, and the same model in PyTorch.
 
-Both have the same weights, clip and labels; the loss and the gradient's norm of the first step must agree. PyTorch's is
-made of its own nn.TransformerEncoderLayer. Momentum SGD, float32, no dropout. And what part of a step the input takes:
-`python -m bench train --input` trains ViViT-Ti on real video files and prints how long steps wait for their clips.
+Both use the same weights, clip and labels; the loss and the gradient norm of the first step must agree. The PyTorch
+model is built from nn.TransformerEncoderLayer. Momentum SGD, float32, no dropout. `python -m bench train --input`
+measures the input pipeline: it trains ViViT-Ti on real video files and prints how long steps wait for clips.
 """
 
 import argparse
@@ -20,17 +20,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench import peers
+from bench.film import films
 from bench.harness import in_turns, machine, measure, parser, report
-from vivit.audit import random_params
-from vivit.commands.table import Table
+from vivit.audit.variants import random_params
+from vivit.cli.table import Table
 from vivit.data.sources import Dataset, Example
-from vivit.model import Model
+from vivit.pretrained import Model
 from vivit.reference.config import named
-from vivit.reference.params import convert
 from vivit.training.loop import Progress, Run, train
 from vivit.training.recipe import Recipe, Steps, recipe
 from vivit.training.step import Examples, init_state, make_step
-from vivit.video import demo_video
 
 AGREEMENT = 1e-3  # of loss and gradient norm, beyond which the two do not do the same work
 RATE = 1e-4
@@ -76,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _work(implementation: str, folder: Path, options: argparse.Namespace) -> Any:
-    """One implementation in this process; the first to come writes its first loss and norm, the others compare."""
+    """Runs one implementation in this process. The first writes its loss and norm; the others are compared."""
     config = named(options.name)
     generator = np.random.default_rng(1)
     shape = (options.batch, config.frames, config.height, config.width, 3)
@@ -100,7 +99,7 @@ def _ours(params: Any, video: np.ndarray, labels: np.ndarray, config: Any) -> Ca
     chosen = Recipe(learning_rate=RATE, steps=1000, batch_size=len(video), clip_norm=None, dtype="float32")
     steps = Steps(1000, 0)
     update = make_step(config, chosen, steps)
-    state = [init_state(convert(params, jnp.asarray), config, chosen, steps)]
+    state = [init_state(jax.tree.map(jnp.asarray, params), config, chosen, steps)]
     examples = jax.device_put(Examples(video, labels))
 
     def step() -> np.ndarray:
@@ -114,9 +113,9 @@ STEPS: dict[str, Callable[..., Callable[[], np.ndarray]]] = {"vivit": _ours, "py
 
 
 def _input() -> int:
-    """Trains ViViT-Ti, model 2, on stretches of the demo video with Kinetics' augmentation."""
+    """Trains ViViT-Ti, model 2, on segments of a real video with Kinetics' augmentation."""
     config = replace(named("vivit-b/16x2-fe"), channels=192, heads=3, hidden=768, classes=(4,))
-    path = str(demo_video())
+    path = str(films()["bikes.mp4"])
     stretches = tuple(Example(path, ((index % 4,),), start=index / 4, end=index / 4 + 3) for index in range(24))
     dataset = Dataset(stretches, ("label",), (("a", "b", "c", "d"),))
     chosen = replace(

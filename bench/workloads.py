@@ -1,7 +1,7 @@
-"""The named workloads that the benchmarks and tests share: shapes, heads, what they must compute and move.
+"""The named workloads that benchmarks and tests share: shapes, heads, required multiply-adds and bytes.
 
-A core is attention alone, from qkv as the projection leaves it to out. A layer is layer norm → qkv projection → core →
-out projection → residual. Both exist here in the usual formulation; the layer of this package is one function, `layer`.
+A core is attention without projections, from qkv to out. A layer is layer norm → qkv projection → core → out projection
+→ residual. Both exist here in the baseline formulation; this package's layer is one function, `layer`.
 """
 
 import math
@@ -13,8 +13,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vivit import attention, baseline, encoder
+from vivit import attention, encoder, gpu_ops
+from vivit.audit import baseline
+from vivit.kernels import attention as kernels
 from vivit.layers import LayerConfig, aligned
+from vivit.ops import Ops
 from vivit.pallas_ops import PALLAS
 from vivit.reference import attention as reference
 from vivit.reference import gradients
@@ -28,7 +31,7 @@ EPSILON = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One attention variant at one size. Multiply-adds and bytes are those that no formulation can avoid."""
+    """One attention variant at one size, with the multiply-adds and bytes that every formulation needs."""
 
     variant: str  # the name of the core
     tokens: tuple[int, ...]  # [b t s], for joint [b n]
@@ -53,12 +56,12 @@ class Workload:
         return 4 * self.count * self.channels**2
 
     def core_bytes(self, dtype: str, *, backward: bool = False) -> int:
-        """qkv in, out out; with the backward pass also the cotangent of out in, that of qkv out."""
+        """Bytes of qkv and out; with the backward pass also of their cotangents."""
         passes = 2 if backward else 1
         return passes * self.count * 4 * self.channels * jnp.dtype(dtype).itemsize
 
     def layer_bytes(self, dtype: str, *, backward: bool = False) -> int:
-        """float32 tokens in and out and the weights in `dtype`; backward: their cotangents and the tokens once more."""
+        """Bytes of float32 tokens (in, out) and weights in `dtype`; backward: also of cotangents and the tokens."""
         weights = 4 * self.channels**2 * jnp.dtype(dtype).itemsize
         return (5 if backward else 2) * self.count * self.channels * 4 + (3 if backward else 1) * weights
 
@@ -79,14 +82,14 @@ SMALL = {  # for a look at whether everything works
 }
 
 
-def pallas_core(workload: Workload, **options: Any) -> Callable[[jax.Array], jax.Array] | None:
-    """This package's Pallas kernel, qkv to out; None where it is not there."""
-    try:
-        from vivit.kernels import attention as kernels  # pyright: ignore[reportAttributeAccessIssue]
-    except ImportError:
-        return None
-    core = getattr(kernels, workload.variant, None)
-    return core and partial(core, heads=workload.heads, **options)
+def pallas_core(workload: Workload, **options: Any) -> Callable[[jax.Array], jax.Array]:
+    """This package's Pallas kernel, qkv to out."""
+    return partial(getattr(kernels, workload.variant), heads=workload.heads, **options)
+
+
+def cudnn_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
+    """This package's call of cuDNN's attention (vivit/gpu_ops.py)."""
+    return partial(getattr(gpu_ops, workload.variant), heads=workload.heads)
 
 
 def xla_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
@@ -95,7 +98,7 @@ def xla_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
 
 
 def plain_core(workload: Workload) -> Callable[[jax.Array], jax.Array]:
-    """The usual formulation (vivit/baseline.py)."""
+    """The baseline (vivit/audit/baseline.py)."""
     return partial(getattr(baseline, workload.variant), heads=workload.heads)
 
 
@@ -110,18 +113,17 @@ def oracle_gradient(workload: Workload) -> Callable[..., Any]:
     return lambda qkv, cotangent: vjp(qkv, cotangent, workload.heads)
 
 
-def layer(workload: Workload, dtype: str) -> Callable[..., jax.Array]:
-    """This package's layer as it lowers for a TPU: (tokens float32[b t s c], params) to tokens.
+def layer(workload: Workload, dtype: str, ops: Ops = PALLAS) -> Callable[..., jax.Array]:
+    """This package's layer, by default as it lowers for a TPU: (tokens float32[b t s c], params) to tokens.
 
     params: (LayerNorm, Attention).
     """
-    config, attend = (
-        LayerConfig(workload.heads, "tanh", EPSILON, "time_space", dtype),
-        getattr(PALLAS, workload.variant),
-    )
+    config, attend = LayerConfig(workload.heads, "tanh", EPSILON, "time_space", dtype), getattr(ops, workload.variant)
 
     def run(tokens: jax.Array, params: tuple[LayerNorm, Attention]) -> jax.Array:
-        return encoder.attention_residual(tokens, *params, AttentionDrops(), None, attend, PALLAS, config, None)
+        return encoder.attention_residual(
+            tokens, *params, AttentionDrops(), attend, "attention", None, ops, config, None
+        )
 
     return run
 
@@ -142,7 +144,7 @@ _EQUATIONS = {
 
 
 def plain_layer(workload: Workload) -> Callable[..., jax.Array]:
-    """The usual layer: every product an einsum with heads as an axis, tokens and weights stored in the tested dtype.
+    """The baseline's layer: einsums with heads as an axis, tokens and weights in the tested dtype.
 
     (tokens [b t s c], (LayerNorm, three Dense with kernel [c h d], Dense with kernel [h d c])) to tokens. Layer norm,
     scores and softmax are in float32.

@@ -20,6 +20,12 @@ def operand_dtype(dtype: DTypeLike) -> np.dtype:
     return np.dtype(dtype if info is not None and info.generation >= 4 else np.float32)
 
 
+def name() -> str | None:
+    """What the chip is called in block_sizes.json: "v3", "v5e"."""
+    info = _info()
+    return None if info is None else str(info.chip_version)
+
+
 def vmem_bytes() -> int:
     """How much VMEM a kernel may use."""
     info = _info()

@@ -9,6 +9,8 @@ layout whenever s is no multiple of 8. Here the row-wise work hides behind the m
 Tiling: tiling.py, which says how tokens are cut into blocks without a copy. Weights stay in VMEM.
 VMEM: one copy of the weights (two if tiled), two of each block. ViViT-B's qkv on v3: 6.8 + 4.7 MiB for 200 rows.
 
+Kept for the backward pass: tokens, and before attention x̂ and 1/σ; the MLP computes those and its hidden layer again.
+
 Numerics: operands of a product are rounded to `dtype` (on v3 by the matrix unit itself), everything else is float32.
 """
 
@@ -21,25 +23,30 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Float32
 
 from vivit.kernels import chip, tiling
+from vivit.kernels.tiling import DenseBlockSizes
 from vivit.numerics.gelu import gelu
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
+FEW_ROWS = 32  # whose row-wise work alone stays in registers
 
-class Options(NamedTuple):
+
+class DenseOptions(NamedTuple):
     """What is known when compiling. residual: norm_dense returns its tokens too."""
 
     dtype: str
+    blocks: DenseBlockSizes
+    interpret: Any  # bool | pltpu.InterpretParams
     epsilon: float = 0.0
     form: str = ""  # of the GELU after the product, "tanh" or "erf"; or none
     out_dtype: DTypeLike = np.float32
     residual: bool = False
-    interpret: Any = False  # bool | pltpu.InterpretParams
 
 
 def norm_dense(
-    tokens: jax.Array,
+    tokens: Float32[Array, "... n c"],
     norm: LayerNorm,
     dense: Dense,
     epsilon: float,
@@ -47,127 +54,56 @@ def norm_dense(
     *,
     out_dtype: DTypeLike | None = None,
     residual: bool = False,
+    block_sizes: DenseBlockSizes | None = None,
     interpret: Any = False,
-) -> Any:
-    """LN(z) W + b. tokens: float32[... n c], kernel [c f]. Returns out_dtype[... n f], `dtype` if out_dtype is None.
+) -> Float[Array, "... n f"] | tuple[Float[Array, "... n f"], Float32[Array, "... n c"]]:
+    """LN(z) W + b in out_dtype, or in `dtype` if that is None.
 
     residual: return (LN(z) W + b, z), the z that the residual adds: its cotangent is then added in the kernel, which
     costs nothing there, where a sum of two cotangents is a pass over HBM.
     """
-    options = Options(dtype, epsilon, out_dtype=np.dtype(out_dtype or dtype), residual=residual, interpret=interpret)
+    out_dtype = np.dtype(out_dtype or dtype)
+    if tokens.size == 0:
+        out = jnp.zeros((*tokens.shape[:-1], dense.kernel.shape[1]), out_dtype)
+        return (out, tokens) if residual else out
+    blocks = block_sizes or DenseBlockSizes()
+    options = DenseOptions(dtype, blocks, interpret, epsilon, out_dtype=out_dtype, residual=residual)
     return _norm_dense(tokens, norm, dense, options)
 
 
-def residual_dense(tokens: jax.Array, x: jax.Array, dense: Dense, dtype: str, *, interpret: Any = False) -> jax.Array:
-    """z + x W + b. tokens: float32[... n c], x: float[... n d], kernel [d c]. Returns float32[... n c]."""
-    return _residual_dense(tokens, x, dense, Options(dtype, interpret=interpret))
-
-
-def residual_mlp(
-    tokens: jax.Array,
-    norm: LayerNorm,
-    mlp: Mlp,
-    form: str,
-    epsilon: float,
-    dtype: str,
-    *,
-    interpret: Any = False,
-) -> jax.Array:
-    """z + GELU(LN(z) W₁ + b₁) W₂ + b₂. tokens: float32[... n c]. form: "tanh" or "erf". Returns float32[... n c]."""
-    return _residual_mlp(tokens, norm, mlp, Options(dtype, epsilon, form, interpret=interpret))
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _norm_dense(tokens, norm: LayerNorm, dense: Dense, options: Options):
-    (out,) = _norm_project(tokens, norm, dense, options)
+def _norm_dense(tokens, norm: LayerNorm, dense: Dense, options: DenseOptions):
+    out, _, _ = _norm_project(tokens, norm, dense, options)
     return (out, tokens) if options.residual else out
 
 
 def _norm_dense_forward(tokens, norm, dense, options):
-    out, *normal = _norm_project(tokens, norm, dense, options, keep=True)
-    return (out, tokens) if options.residual else out, (normal, norm, dense)
+    out, normal, inverse = _norm_project(tokens, norm, dense, options, keep=True)
+    return (out, tokens) if options.residual else out, (normal, inverse, norm, dense)
 
 
 def _norm_dense_backward(options, saved, cotangent):
     out_cotangent, tokens_cotangent = cotangent if options.residual else (cotangent, None)
-    normal, norm, dense = saved
-    return _norm_dense_pull(normal, norm, dense, out_cotangent, tokens_cotangent, options)
+    normal, inverse, norm, dense = saved
+    *cotangents, _ = _norm_dense_vjp(normal, inverse, norm, dense, out_cotangent, tokens_cotangent, options)
+    return tuple(cotangents)
 
 
 _norm_dense.defvjp(_norm_dense_forward, _norm_dense_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _residual_dense(tokens, x, dense: Dense, options: Options):
-    return _residual_project(tokens, x, dense, options)
-
-
-def _residual_dense_forward(tokens, x, dense, options):
-    return _residual_dense(tokens, x, dense, options), (x, dense)
-
-
-def _residual_dense_backward(options, saved, out_cotangent):
-    x, dense = saved
-    x_cotangent, bias = _pull(out_cotangent, dense, x.dtype, options)
-    kernel = _over_tokens(x, out_cotangent, options.dtype)
-    return out_cotangent, x_cotangent, _like(Dense(kernel, bias), dense)
-
-
-_residual_dense.defvjp(_residual_dense_forward, _residual_dense_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _residual_mlp(tokens, norm: LayerNorm, mlp: Mlp, options: Options):
-    return _residual_mlp_forward(tokens, norm, mlp, options, keep=False)[0]
-
-
-def _residual_mlp_forward(tokens, norm, mlp, options, keep: bool = True):
-    to_hidden = options._replace(out_dtype=chip.operand_dtype(options.dtype))
-    active, *normal = _norm_project(tokens, norm, mlp.hidden, to_hidden, keep=keep)
-    return _residual_project(tokens, active, mlp.out, options), (normal, norm, mlp)
-
-
-def _residual_mlp_backward(options, saved, out_cotangent):
-    """As `norm_dense` with the residual's dy, from the cotangent of h, which is recomputed."""
-    normal, norm, mlp = saved
-    active, hidden_cotangent = _hidden_pull(normal[0], norm, mlp, out_cotangent, options)
-    tokens_cotangent, norm_cotangent, hidden_params = _norm_dense_pull(
-        normal, norm, mlp.hidden, hidden_cotangent, out_cotangent, options
-    )
-    bias = out_cotangent.sum(axis=range(out_cotangent.ndim - 1))
-    out = _like(Dense(_over_tokens(active, out_cotangent, options.dtype), bias), mlp.out)
-    return tokens_cotangent, norm_cotangent, Mlp(hidden_params, out)
-
-
-_residual_mlp.defvjp(_residual_mlp_forward, _residual_mlp_backward)
-
-
-def _norm_dense_pull(normal, norm, dense, out_cotangent, tokens_cotangent, options):
-    """The cotangents of tokens, norm and dense, from those of LN(z) W + b and of the residual's z (None: it has none).
-
-    normal: x̂ and 1/σ. With P = x̂ᵀ dy, dW = scale ∘ P + bias ⊗ db; and as dn = dy Wᵀ is the cotangent of
-    x̂ ∘ scale + bias, Σ dn ∘ x̂ = Σ_f W ∘ P and Σ dn = W db: no other sum over the tokens is needed.
-    """
-    through, dense_bias = _pull(
-        out_cotangent, dense, jnp.float32, options, normal=normal, norm=norm, add=tokens_cotangent
-    )
-    product = _over_tokens(normal[0], out_cotangent, options.dtype)
-    kernel, scale, bias = (part.astype(jnp.float32) for part in (dense.kernel, *norm))
-    row = dense_bias[jnp.newaxis, :]
-    norm_cotangent = LayerNorm((kernel * product).sum(axis=1), (kernel * row).sum(axis=1))
-    kernel_cotangent = scale[:, jnp.newaxis] * product + bias[:, jnp.newaxis] * row
-    return through, _like(norm_cotangent, norm), _like(Dense(kernel_cotangent, dense_bias), dense)
-
-
 def _norm_project(tokens, norm, dense, options, *, keep: bool = False):
-    """[LN(z) W + b], and if keep what the backward pass needs: x̂, 1/σ."""
+    """LN(z) W + b, and what the backward pass needs if keep, else None: x̂, 1/σ."""
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
-    width, weights_bytes = tiling.tile(f, c * operand.itemsize, copies=1)
     out_bytes = np.dtype(options.out_dtype).itemsize
-    kept = [(c, operand), (1, np.dtype(np.float32))] if keep else []
-    row_bytes = 12 * c + 2 * width * out_bytes + 2 * sum(max(n, tiling.LANES) * kind.itemsize for n, kind in kept)
-    blocks = tiling.blocks_of(tokens.shape, row_bytes, weights_bytes)
+    kept_bytes = 2 * (c * operand.itemsize + tiling.LANES * 4) if keep else 0
+
+    def bytes_of(columns):
+        return 12 * c + 2 * columns * out_bytes + kept_bytes, c * columns * operand.itemsize
+
+    width = tiling.tile(tokens.shape, f, bytes_of, options.blocks)
+    blocks = tiling.blocks_of(tokens.shape, *bytes_of(width), options.blocks)
     outs = pl.pallas_call(
         partial(_norm_dense_kernel, epsilon=options.epsilon, form=options.form),
         grid=(f // width, *blocks.grid),
@@ -177,31 +113,94 @@ def _norm_project(tokens, norm, dense, options, *, keep: bool = False):
         ],
         out_specs=[
             blocks.spec(width, lambda k, i, j: (i, j, k)),
-            *(blocks.spec(n, tiling.after_tiles) for n, _ in kept),
+            blocks.spec(c, tiling.after_tiles) if keep else None,
+            blocks.spec(1, tiling.after_tiles) if keep else None,
         ],
-        out_shape=[blocks.array(f, options.out_dtype), *(blocks.array(n, kind) for n, kind in kept)],
+        out_shape=[
+            blocks.array(f, options.out_dtype),
+            blocks.array(c, operand) if keep else None,
+            blocks.array(1, np.float32) if keep else None,
+        ],
         compiler_params=tiling.compiler(*["arbitrary" if keep else "parallel"] * 3),
         interpret=options.interpret,
         name="norm_dense",
     )(blocks.view(tokens), *_lines(norm), *_operands(dense, operand))
-    return [out.reshape(*tokens.shape[:-1], out.shape[-1]) for out in outs]
+    return jax.tree.map(lambda out: out.reshape(*tokens.shape[:-1], out.shape[-1]), outs)
 
 
-def _norm_dense_kernel(tokens, scale, bias, kernel, dense_bias, out, *kept, epsilon: float, form: str):
+def _norm_dense_kernel(
+    tokens, scale, bias, kernel, dense_bias, out, normal_out, inverse_out, *, epsilon: float, form: str
+):
     for part in tiling.parts(*tokens.shape[:2]):
         normal, inverse = _normal(tiling.load(tokens, part), epsilon)
-        for ref, values in zip(kept, (normal, inverse), strict=False):
-            tiling.store(ref, part, values)
+        if normal_out is not None:
+            tiling.store(normal_out, part, normal)
+            tiling.store(inverse_out, part, inverse)
         hidden = _product(normal * scale[...] + bias[...], kernel) + dense_bias[...]
         tiling.store(out, part, gelu(hidden, form) if form else hidden)
+
+
+def _norm_dense_vjp(normal, inverse, norm, dense, out_cotangent, tokens_cotangent, options):
+    """The cotangents of tokens, norm and dense, and Σ dz, from dy of LN(z) W + b and the dz of the residual (or None).
+
+    normal, inverse: x̂, 1/σ. With P = x̂ᵀ dy, dW = scale ∘ P + bias ⊗ db; and as dn = dy Wᵀ is the cotangent of
+    x̂ ∘ scale + bias, Σ dn ∘ x̂ = Σ_f W ∘ P and Σ dn = W db: no other sum over the tokens is needed.
+    """
+    through, dense_bias, residual_sum = _dense_vjp(
+        out_cotangent, dense, jnp.float32, options, normal=normal, inverse=inverse, norm=norm, residual=tokens_cotangent
+    )
+    product = _over_tokens(normal, out_cotangent, options.dtype)
+    kernel, scale, bias = (part.astype(jnp.float32) for part in (dense.kernel, *norm))
+    row = dense_bias[jnp.newaxis, :]
+    norm_cotangent = LayerNorm((kernel * product).sum(axis=1), (kernel * row).sum(axis=1))
+    kernel_cotangent = scale[:, jnp.newaxis] * product + bias[:, jnp.newaxis] * row
+    return through, _like(norm_cotangent, norm), _like(Dense(kernel_cotangent, dense_bias), dense), residual_sum
+
+
+def residual_dense(
+    tokens: Float32[Array, "... n c"],
+    x: Float[Array, "... n d"],
+    dense: Dense,
+    dtype: str,
+    *,
+    block_sizes: DenseBlockSizes | None = None,
+    interpret: Any = False,
+) -> Float32[Array, "... n c"]:
+    """z + x W + b."""
+    if tokens.size == 0:
+        return tokens
+    return _residual_dense(tokens, x, dense, DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _residual_dense(tokens, x, dense: Dense, options: DenseOptions):
+    return _residual_project(tokens, x, dense, options)
+
+
+def _residual_dense_forward(tokens, x, dense, options):
+    return _residual_dense(tokens, x, dense, options), (x, dense)
+
+
+def _residual_dense_backward(options, saved, out_cotangent):
+    x, dense = saved
+    x_cotangent, bias, _ = _dense_vjp(out_cotangent, dense, x.dtype, options)
+    kernel = _over_tokens(x, out_cotangent, options.dtype)
+    return out_cotangent, x_cotangent, _like(Dense(kernel, bias), dense)
+
+
+_residual_dense.defvjp(_residual_dense_forward, _residual_dense_backward)
 
 
 def _residual_project(tokens, x, dense, options):
     """z + x W + b."""
     d, c = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
-    width, weights_bytes = tiling.tile(c, d * operand.itemsize, copies=1)
-    blocks = tiling.blocks_of(x.shape, 2 * d * x.dtype.itemsize + 20 * width, weights_bytes)
+
+    def bytes_of(columns):
+        return 2 * d * x.dtype.itemsize + 20 * columns, d * columns * operand.itemsize
+
+    width = tiling.tile(x.shape, c, bytes_of, options.blocks)
+    blocks = tiling.blocks_of(x.shape, *bytes_of(width), options.blocks)
     tile = blocks.spec(width, lambda k, i, j: (i, j, k))
     out = pl.pallas_call(
         _residual_dense_kernel,
@@ -221,110 +220,200 @@ def _residual_dense_kernel(tokens, x, kernel, bias, out):
         tiling.store(out, part, tiling.load(tokens, part) + (_product(tiling.load(x, part), kernel) + bias[...]))
 
 
-def _hidden_pull(normal, norm, mlp, dy, options):
-    """[GELU(h), dh], with h = LN(z) W₁ + b₁ and dh = GELU'(h) ∘ dy W₂ᵀ, in the dtype of operands."""
+def residual_mlp(
+    tokens: Float32[Array, "... n c"],
+    norm: LayerNorm,
+    mlp: Mlp,
+    form: str,
+    epsilon: float,
+    dtype: str,
+    *,
+    block_sizes: DenseBlockSizes | None = None,
+    interpret: Any = False,
+) -> Float32[Array, "... n c"]:
+    """z + GELU(LN(z) W₁ + b₁) W₂ + b₂. form: "tanh" or "erf"."""
+    if tokens.size == 0:
+        return tokens
+    options = DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret, epsilon, form)
+    return _residual_mlp(tokens, norm, mlp, options)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _residual_mlp(tokens, norm: LayerNorm, mlp: Mlp, options: DenseOptions):
+    to_hidden = options._replace(out_dtype=chip.operand_dtype(options.dtype))
+    active, *_ = _norm_project(tokens, norm, mlp.hidden, to_hidden)
+    return _residual_project(tokens, active, mlp.out, options)
+
+
+def _residual_mlp_forward(tokens, norm, mlp, options):
+    return _residual_mlp(tokens, norm, mlp, options), (tokens, norm, mlp)
+
+
+def _residual_mlp_backward(options, saved, out_cotangent):
+    """As `norm_dense` with the residual's dy, from the cotangent of h, which is recomputed."""
+    tokens, norm, mlp = saved
+    active, hidden_cotangent, normal, inverse = _mlp_vjp(tokens, norm, mlp, out_cotangent, options)
+    tokens_cotangent, norm_cotangent, hidden_params, bias = _norm_dense_vjp(
+        normal, inverse, norm, mlp.hidden, hidden_cotangent, out_cotangent, options
+    )
+    out = _like(Dense(_over_tokens(active, out_cotangent, options.dtype), bias), mlp.out)
+    return tokens_cotangent, norm_cotangent, Mlp(hidden_params, out)
+
+
+_residual_mlp.defvjp(_residual_mlp_forward, _residual_mlp_backward)
+
+
+def _mlp_vjp(tokens, norm, mlp, dy, options):
+    """[GELU(h), dh, x̂, 1/σ], with h = LN(z) W₁ + b₁ and dh = GELU'(h) ∘ dy W₂ᵀ; all but 1/σ as operands."""
     c, f = mlp.hidden.kernel.shape
     operand = chip.operand_dtype(options.dtype)
-    width, weights_bytes = tiling.tile(f, 2 * c * operand.itemsize, copies=1)
-    blocks = tiling.blocks_of(dy.shape, (12 + 4 * operand.itemsize) * width + 20 * c, weights_bytes)
+
+    def bytes_of(columns):
+        row_bytes = (12 + 4 * operand.itemsize) * columns + 20 * c + 2 * (c * operand.itemsize + 4 * tiling.LANES)
+        return row_bytes, 2 * c * columns * operand.itemsize
+
+    width = tiling.tile(dy.shape, f, bytes_of, options.blocks)
+    blocks = tiling.blocks_of(dy.shape, *bytes_of(width), options.blocks)
     wide, row = blocks.spec(width, lambda k, i, j: (i, j, k)), blocks.spec(c, tiling.after_tiles)
+    last = [size - 1 for size in blocks.grid]
+
+    def first_tile(k, i, j):
+        first = k == 0  # after it the last block stays, and is written once more at the end
+        return jax.lax.select(first, i, jnp.int32(last[0])), jax.lax.select(first, j, jnp.int32(last[1])), 0
+
     outs = pl.pallas_call(
-        partial(_hidden_pull_kernel, form=options.form),
+        partial(_mlp_vjp_kernel, epsilon=options.epsilon, form=options.form),
         grid=(f // width, *blocks.grid),
         in_specs=[
             *(row, tiling.whole(1, c), tiling.whole(1, c), tiling.columns(c, width), tiling.columns(1, width), row),
             pl.BlockSpec((width, c), lambda k, i, j: (k, 0), pipeline_mode=pl.Buffered(1)),
         ],
-        out_specs=[wide, wide],
-        out_shape=[blocks.array(f, operand)] * 2,
-        compiler_params=tiling.compiler("parallel", "parallel", "parallel"),
+        out_specs=[wide, wide, blocks.spec(c, first_tile), blocks.spec(1, first_tile)],
+        out_shape=[*[blocks.array(f, operand)] * 2, blocks.array(c, operand), blocks.array(1, np.float32)],
+        compiler_params=tiling.compiler("arbitrary", "arbitrary", "arbitrary"),
         interpret=options.interpret,
-        name="hidden_pull",
+        name="mlp_vjp",
     )(
-        *(blocks.view(normal), *_lines(norm), *_operands(mlp.hidden, operand)),
+        *(blocks.view(tokens), *_lines(norm), *_operands(mlp.hidden, operand)),
         *(blocks.view(dy), mlp.out.kernel.astype(operand)),
     )
-    return [out.reshape(*dy.shape[:-1], f) for out in outs]
+    return [out.reshape(*dy.shape[:-1], out.shape[-1]) for out in outs]
 
 
-def _hidden_pull_kernel(
-    normal, scale, bias, kernel, hidden_bias, dy, out_kernel, active_out, hidden_cotangent, *, form: str
-):
+def _mlp_vjp_kernel(
+    tokens, scale, bias, kernel, hidden_bias, dy, out_kernel, active_out, hidden_cotangent, normal_out, inverse_out,
+    *, epsilon: float, form: str,
+):  # fmt: skip
     for part in tiling.parts(*dy.shape[:2]):
-        x = tiling.load(normal, part).astype(jnp.float32) * scale[...] + bias[...]
-        active, pull = jax.vjp(partial(gelu, form=form), _product(x, kernel) + hidden_bias[...])
+        normal, inverse = _normal(tiling.load(tokens, part), epsilon)
+        tiling.store(normal_out, part, normal)
+        tiling.store(inverse_out, part, inverse)
+        hidden = _product(normal * scale[...] + bias[...], kernel) + hidden_bias[...]
+        active, pull = jax.vjp(partial(gelu, form=form), hidden)
         tiling.store(active_out, part, active)
         tiling.store(hidden_cotangent, part, *pull(_product(tiling.load(dy, part), out_kernel, transposed=True)))
 
 
-def _pull(dy, dense, dtype, options, *, normal=None, norm=None, add=None):
-    """(dy Wᵀ, Σ dy), dy Wᵀ pulled through the layer norm that gave `normal`, if given, and added to `add`."""
+def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=None, residual=None):
+    """(dy Wᵀ, Σ dy, Σ dz), dy Wᵀ taken through the layer norm that gave x̂ and 1/σ, if given, and added to the dz of
+    `residual`, if given; without it the last is None.
+    """
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
-    width, weights_bytes = tiling.tile(f, c * operand.itemsize, copies=2)
+    rowwise = [normal, inverse, residual]
+    in_scratch = np.dtype(dtype) != np.float32  # the sums over tiles; else they are in the result's block
+
+    def bytes_of(columns, held):
+        row_bytes = 2 * columns * dy.dtype.itemsize + 2 * c * np.dtype(dtype).itemsize + (4 * c if in_scratch else 0)
+        row_bytes += sum(2 * max(x.shape[-1], tiling.LANES) * x.dtype.itemsize for x in rowwise if x is not None)
+        return row_bytes, (f if held else 2 * columns) * c * operand.itemsize + 2 * 4 * tiling.SUBLANES * (f + c)
+
+    width = tiling.tile(dy.shape, f, partial(bytes_of, held=True), options.blocks)
+    held = tiling.fits(dy.shape, *bytes_of(width, held=True), options.blocks)  # all weights, a step uses a tile of them
+    if not held:
+        width = tiling.tile(dy.shape, f, partial(bytes_of, held=False), options.blocks)
     tiles = f // width
-    rowwise = [*(normal or ()), *([] if add is None else [add])]
-    row_bytes = 2 * width * dy.dtype.itemsize + 2 * c * np.dtype(dtype).itemsize + 4 * c
-    row_bytes += sum(2 * max(x.shape[-1], tiling.LANES) * x.dtype.itemsize for x in rowwise)
-    blocks = tiling.blocks_of(dy.shape, row_bytes, weights_bytes + 2 * 4 * tiling.SUBLANES * f)
-    scale = _lines(norm)[:1] if norm else []
-    out, bias = pl.pallas_call(
-        partial(_pull_kernel, blocks=blocks, tiles=tiles, norm=norm is not None, adding=add is not None),
+    blocks = tiling.blocks_of(dy.shape, *bytes_of(width, held), options.blocks)
+    weights = pl.BlockSpec((c, width), lambda i, j, k: (0, k))
+    if held:
+        weights = pl.BlockSpec((c, f), lambda i, j, k: (0, 0), pipeline_mode=pl.Buffered(1))
+    out, bias, residual_sum = pl.pallas_call(
+        partial(_dense_vjp_kernel, blocks=blocks, tiles=tiles, held=held),
         grid=(*blocks.grid, tiles),
         in_specs=[
             blocks.spec(width, lambda i, j, k: (i, j, k)),
-            pl.BlockSpec((c, width), lambda i, j, k: (0, k), pipeline_mode=pl.Buffered(1 if tiles == 1 else 2)),
-            *(tiling.whole(1, c) for _ in scale),
-            *(blocks.spec(x.shape[-1], tiling.before_tiles) for x in rowwise),
+            weights,
+            None if norm is None else tiling.whole(1, c),
+            *(None if x is None else blocks.spec(x.shape[-1], tiling.before_tiles) for x in rowwise),
         ],
-        out_specs=[blocks.spec(c, tiling.before_tiles), tiling.whole(tiling.SUBLANES, f)],
-        out_shape=[blocks.array(c, dtype), jax.ShapeDtypeStruct((tiling.SUBLANES, f), jnp.float32)],
-        scratch_shapes=[pltpu.VMEM((blocks.frames, blocks.rows, c), jnp.float32)] if tiles > 1 else [],
+        out_specs=[
+            *(blocks.spec(c, tiling.before_tiles), tiling.whole(tiling.SUBLANES, f)),
+            None if residual is None else tiling.whole(tiling.SUBLANES, c),
+        ],
+        out_shape=[
+            *(blocks.array(c, dtype), jax.ShapeDtypeStruct((tiling.SUBLANES, f), jnp.float32)),
+            None if residual is None else jax.ShapeDtypeStruct((tiling.SUBLANES, c), jnp.float32),
+        ],
+        scratch_shapes=[pltpu.VMEM((blocks.frames, blocks.rows, c), jnp.float32) if tiles > 1 and in_scratch else None],
         compiler_params=tiling.compiler("arbitrary", "arbitrary", "arbitrary"),
         interpret=options.interpret,
-        name="dense_pull",
-    )(blocks.view(dy), dense.kernel.astype(operand), *scale, *(blocks.view(x) for x in rowwise))
-    return out.reshape(*dy.shape[:-1], c), bias.sum(axis=0)
+        name="dense_vjp",
+    )(
+        *(blocks.view(dy), dense.kernel.astype(operand), None if norm is None else _lines(norm)[0]),
+        *(None if x is None else blocks.view(x) for x in rowwise),
+    )
+    residual_sum = None if residual is None else residual_sum.sum(axis=0)
+    return out.reshape(*dy.shape[:-1], c), bias.sum(axis=0), residual_sum
 
 
-def _pull_kernel(dy, kernel, *refs, blocks, tiles: int, norm: bool, adding: bool):
-    """refs: [scale, x̂, 1/σ], [add], dx, Σ dy in eight rows, [dy Wᵀ summed over the tiles so far]."""
-    inputs = 3 * norm + adding
-    out, bias, *summed = refs[inputs:]
+def _dense_vjp_kernel(
+    dy, kernel, scale, normal, inverse, residual, out, bias, residual_sum, sums,
+    *, blocks: tiling.Blocks, tiles: int, held: bool,
+):  # fmt: skip
+    """bias, residual_sum: Σ dy, Σ dz in eight rows. sums: dy Wᵀ over the tiles so far, unless they are in `out`."""
     step, tile = pl.program_id(1), pl.program_id(2)
+    sums = out if sums is None else sums
 
     @pl.when((pl.program_id(0) == 0) & (step == 0) & (tile == 0))
     def _():
         bias[...] = jnp.zeros_like(bias)
+        if residual_sum is not None:
+            residual_sum[...] = jnp.zeros_like(residual_sum)
+
+    def in_eights(part, rows):
+        rows = jnp.where(tiling.inside(part, step, blocks), rows.astype(jnp.float32), 0.0)
+        return rows.reshape(-1, tiling.SUBLANES, rows.shape[1]).sum(axis=0)
 
     def finish(part, dx):
-        if norm:
-            scale, normal, inverse = refs[0][...], *(tiling.load(ref, part).astype(jnp.float32) for ref in refs[1:3])
-            dx = dx * scale
-            dx = (dx - _mean(dx) - normal * _mean(dx * normal)) * inverse
-        tiling.store(out, part, dx + tiling.load(refs[inputs - 1], part) if adding else dx)
+        if normal is not None:
+            x = tiling.load(normal, part).astype(jnp.float32)
+            dx = dx * scale[...]
+            dx = (dx - _mean(dx) - x * _mean(dx * x)) * tiling.load(inverse, part).astype(jnp.float32)
+        if residual is not None:
+            added = tiling.load(residual, part)
+            residual_sum[...] += in_eights(part, added)
+            dx = dx + added
+        tiling.store(out, part, dx)
 
     columns = slice(None) if tiles == 1 else pl.ds(pl.multiple_of(tile * dy.shape[2], tiling.LANES), dy.shape[2])
     for part in tiling.parts(*dy.shape[:2]):
         cotangent = tiling.load(dy, part)
-        product = _product(cotangent, kernel, transposed=True)
-        cotangent = jnp.where(tiling.inside(part, step, blocks), cotangent.astype(jnp.float32), 0.0)
-        bias[:, columns] += cotangent.reshape(-1, tiling.SUBLANES, cotangent.shape[1]).sum(axis=0)
+        product = _product(cotangent, kernel.at[:, columns] if held else kernel, transposed=True)
+        bias[:, columns] += in_eights(part, cotangent)
         if tiles == 1:
             finish(part, product)
         else:
-            (sums,) = summed
             tiling.store(sums, part, jnp.where(tile == 0, 0.0, tiling.load(sums, part)) + product)
 
     if tiles > 1:
 
         @pl.when(tile == tiles - 1)
         def _():
-            for part in tiling.parts(*dy.shape[:2]):
-                finish(part, tiling.load(summed[0], part))
+            for part in tiling.parts(*dy.shape[:2], least=FEW_ROWS):
+                finish(part, tiling.load(sums, part))
 
 
-def _normal(x, epsilon: float):
+def _normal(x: Float32[Array, "n c"], epsilon: float) -> tuple[Float32[Array, "n c"], Float32[Array, "n 1"]]:
     """x̂ = (x − mean) / σ and 1/σ, over the channels."""
     centred = x - _mean(x)
     inverse = jax.lax.rsqrt(_mean(centred * centred) + epsilon)
@@ -341,8 +430,8 @@ def _product(x, kernel, *, transposed: bool = False):
     return jax.lax.dot_general(x.astype(kernel.dtype), kernel[...], dimensions, preferred_element_type=jnp.float32)
 
 
-def _over_tokens(x, y, dtype: str):
-    """xᵀ y, summed over all tokens. x: [... n c], y: [... n f]. Returns float32[c f]."""
+def _over_tokens(x: Float[Array, "... n c"], y: Float[Array, "... n f"], dtype: str) -> Float32[Array, "c f"]:
+    """xᵀ y, summed over all tokens."""
     x, y = (values.astype(chip.operand_dtype(dtype)) for values in (x, y))
     return jnp.einsum("...c,...f->cf", x, y, preferred_element_type=jnp.float32)
 

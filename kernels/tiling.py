@@ -7,7 +7,7 @@ columns only where they do not fit. Grids are (tiles, *blocks.grid), or (*blocks
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -19,10 +19,20 @@ from vivit.kernels import chip
 from vivit.kernels.heads import LANES
 
 SUBLANES = 8
-ROWS = 512  # in a block at most: twice as many gain 1 %, and take twice as long to compile
 GROUP = 128  # rows of one product at least: with fewer, loading the weights takes longer than using them
-WEIGHTS_SHARE = 0.46  # of VMEM
+ENOUGH = 200  # rows of a step: a frame of ViViT, with 196 or 197 tokens, as it is stored
 SPILL_SHARE = 0.06  # of VMEM, for what the compiler puts there
+
+
+class DenseBlockSizes(NamedTuple):
+    """How the dense kernels cut their work: fewer where VMEM has no room for them.
+
+    rows: tokens in a step, a multiple of 8; twice as many gain 1 %, and take twice as long to compile. columns: of the
+    weights at a time, a multiple of 128 that divides them; None: as many as fit.
+    """
+
+    rows: int = 512
+    columns: int | None = None
 
 
 class Blocks(NamedTuple):
@@ -47,14 +57,13 @@ class Blocks(NamedTuple):
         return pl.BlockSpec((self.frames, self.rows, width), index)
 
 
-def blocks_of(shape: tuple[int, ...], row_bytes: int, weights_bytes: int) -> Blocks:
-    """As many rows as fit beside the weights. Where s is a multiple of 8 all tokens are one sequence: same layout."""
+def blocks_of(shape: tuple[int, ...], row_bytes: int, fixed_bytes: int, sizes: DenseBlockSizes) -> Blocks:
+    """As many rows as fit beside the rest. Where s is a multiple of 8 all tokens are one sequence: same layout."""
     *batch, length, _ = shape
     sequences = math.prod(batch)
     if length == 1 or length % SUBLANES == 0:
         sequences, length = 1, sequences * length
-    free = (1 - SPILL_SHARE) * chip.vmem_bytes() - weights_bytes
-    most = min(max(int(free) // row_bytes // SUBLANES * SUBLANES, SUBLANES), ROWS)
+    most = min(max((_free_bytes() - fixed_bytes) // row_bytes // SUBLANES * SUBLANES, SUBLANES), sizes.rows)
     rows = _up(pl.cdiv(length, pl.cdiv(length, most)), SUBLANES)
     frames = max(n for n in range(1, max(1, most // rows) + 1) if sequences % n == 0) if rows >= length else 1
     return Blocks(sequences, length, frames, rows)
@@ -68,13 +77,20 @@ def before_tiles(i, j, k):
     return i, j, 0
 
 
-def tile(f: int, column_bytes: int, copies: int) -> tuple[int, int]:
-    """(columns of the weights at a time, the VMEM that they take): all, or a divisor of f, in lanes, in copies."""
-    most = int(WEIGHTS_SHARE * chip.vmem_bytes()) // column_bytes
-    widths = [width for width in range(LANES, f, LANES) if f % width == 0 and copies * width <= most]
-    if f <= most or not widths:
-        return f, f * column_bytes
-    return widths[-1], copies * widths[-1] * column_bytes
+def tile(shape: tuple[int, ...], f: int, bytes_of: Callable[[int], tuple[int, int]], sizes: DenseBlockSizes) -> int:
+    """How many of f columns a step takes: all, or the largest divisor, in lanes, that leaves room for ENOUGH rows.
+
+    bytes_of(columns): (of a row, of everything else) in VMEM. The smallest divisor where none leaves room.
+    """
+    divisors = [f, *(columns for columns in range(f // LANES * LANES, 0, -LANES) if f % columns == 0)]
+    narrow = [columns for columns in divisors if columns <= (sizes.columns or f)]
+    return next((columns for columns in narrow if fits(shape, *bytes_of(columns), sizes)), divisors[-1])
+
+
+def fits(shape: tuple[int, ...], row_bytes: int, fixed_bytes: int, sizes: DenseBlockSizes) -> bool:
+    """Whether ENOUGH rows fit beside the rest, or all where there are fewer."""
+    rows = math.prod(shape[:-2]) * _up(shape[-2], SUBLANES)
+    return min(ENOUGH, sizes.rows, rows) * row_bytes + fixed_bytes <= _free_bytes()
 
 
 def columns(rows: int, width: int):
@@ -86,10 +102,12 @@ def whole(*shape: int):
     return pl.BlockSpec(shape, lambda *_: (0, 0))
 
 
-def parts(frames: int, rows: int) -> Iterator[tuple[slice, slice]]:
-    """A block in the pieces of one product each, so that one's row-wise work hides behind another's product."""
-    together = 1 if rows >= GROUP else min(frames, pl.cdiv(GROUP, rows))
-    length = _up(pl.cdiv(rows, max(1, rows // GROUP)), SUBLANES)
+def parts(frames: int, rows: int, least: int = GROUP) -> Iterator[tuple[slice, slice]]:
+    """A block in pieces of at least so many rows: by default those of one product each, so that one's row-wise work
+    hides behind another's product.
+    """
+    together = 1 if rows >= least else min(frames, pl.cdiv(least, rows))
+    length = _up(pl.cdiv(rows, max(1, rows // least)), SUBLANES)
     for frame in range(0, frames, together):
         for row in range(0, rows, length):
             yield slice(frame, min(frame + together, frames)), slice(row, min(row + length, rows))
@@ -119,6 +137,10 @@ def store(ref, part, values):
 
 def compiler(*semantics: Any):
     return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=chip.vmem_bytes())
+
+
+def _free_bytes() -> int:
+    return int((1 - SPILL_SHARE) * chip.vmem_bytes())
 
 
 def _up(size: int, multiple: int) -> int:

@@ -1,6 +1,6 @@
-"""Which ViViT: the sizes and choices that fix one model, and the named sets of them.
+"""The configuration of a ViViT: the sizes and choices that define one model, and the named variants.
 
-Everything else (shapes, positions, costs) is derived from a Config. What training or a device chooses is not in it.
+Shapes, positions and costs are derived from a Config. Options of training and of devices are elsewhere.
 """
 
 import re
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from vivit.reference.nearest import did_you_mean
-from vivit.reference.values import MOST, is_count, is_number, quoted
+from vivit.reference.values import MAX_COUNT, is_count, is_number, quoted
 
 Model = Literal["spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"]
 Pooling = Literal["token", "first", "mean", "max", "sum"]
@@ -22,20 +22,20 @@ COLORS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The sizes and choices of one model; sizes are ordered (time, height, width).
+    """The sizes and choices of one model. Sizes are in the order (time, height, width).
 
     model: the paper's models 1 to 4, in the order of `Model`.
-    sampled_frames: n uniformly sampled frames instead of all (tubelet[0] must be 1); None: tubelets from every frame.
+    sampled_frames: number of uniformly sampled frames (tubelet[0] must be 1); None uses every frame.
     temporal_layers: layers of the factorised encoder's temporal encoder; 0 averages the frames instead.
-    temporal_heads, temporal_hidden: of that encoder; None: as the spatial encoder.
-    order: of the factorised self-attention's two axes.
-    pooling: "token" adds a class token; "first" takes the first token without adding one.
-    representation: width of a dense + tanh layer before the head; None: no such layer.
-    classes: one entry a head; (97, 300) gives 397 logits, 97 verbs then 300 nouns. (): no head, what would enter it
-        comes out.
-    gelu, epsilon: as the checkpoint was trained.
+    temporal_heads, temporal_hidden: sizes of the temporal encoder; None uses those of the spatial encoder.
+    order: order of the two attentions in a factorised self-attention layer.
+    pooling: "token" adds a class token; "first" pools the first token without adding one.
+    representation: width of a dense + tanh layer before the head; None omits the layer.
+    classes: number of classes of each head; (97, 300) gives 397 logits, 97 verbs then 300 nouns. () omits the head: the
+        model then returns the head's input.
+    gelu, epsilon: the form of the GELU and the epsilon of the layer norms; they must match the checkpoint.
 
-    Raises ValueError, naming the field and the requirement, for anything that does not divide or fit.
+    Raises ValueError, naming the field and the requirement, if sizes do not divide or choices do not fit together.
     Source: Arnab et al. 2021, sections 3 and 4.1.
     """
 
@@ -73,11 +73,14 @@ class Config:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Tokens along (time, height, width)."""
+        """Number of tokens along (time, height, width)."""
         return self.grid_of(self.frames, self.height, self.width)
 
     def grid_of(self, frames: int, height: int, width: int) -> tuple[int, int, int]:
-        """Tokens along (time, height, width) of a video of this size. Raises ValueError if it does not divide."""
+        """Returns the number of tokens along (time, height, width) for a video of this size.
+
+        Raises ValueError if the size is not a multiple of the tubelet's.
+        """
         for name, size, part in zip(("frames", "height", "width"), (frames, height, width), self.tubelet, strict=True):
             if size < 1 or size % part:
                 raise ValueError(f"{name} is {size}: it must be a positive multiple of the tubelet's {part}")
@@ -86,12 +89,12 @@ class Config:
 
     @property
     def class_token(self) -> bool:
-        """Whether a learned class token stands before the others."""
+        """Whether the model prepends a learned class token."""
         return self.pooling == "token"
 
     @property
     def temporal(self) -> "Config":
-        """This config with the temporal encoder's sizes in place of the spatial encoder's."""
+        """A config with the temporal encoder's sizes in place of the spatial encoder's."""
         return replace(
             self,
             layers=self.temporal_layers,
@@ -101,7 +104,7 @@ class Config:
 
     @property
     def canonical(self) -> "Config":
-        """The config that computes the same, with fields that its model does not look at at their defaults."""
+        """An equivalent config, with every field that its model ignores set to the default."""
         temporal: dict = dict(temporal_layers=4, temporal_heads=None, temporal_hidden=None)
         if self.model == "factorised_encoder":
             temporal = dict(temporal_layers=self.temporal_layers)
@@ -129,7 +132,7 @@ def _check_counts(config: Config) -> None:
     counts += [("tubelet", part) for part in config.tubelet] + [("classes", head) for head in config.classes]
     for field, count in counts:
         if not is_count(count):
-            raise ValueError(f"{field} has {quoted(count)}: it must be a positive integer, at most {MOST}")
+            raise ValueError(f"{field} has {quoted(count)}: it must be a positive integer, at most {MAX_COUNT}")
     if not is_count(config.temporal_layers, 0):
         raise ValueError(f"temporal_layers is {quoted(config.temporal_layers)}: it must be an integer, 0 or more")
     if len(config.tubelet) != 3:
@@ -184,11 +187,11 @@ NAMES = tuple(f"vivit-{size}/{patch}{model}" for size, patch in _PATCH.items() f
 
 
 def named(name: str) -> Config:
-    """The config of a named variant, such as "vivit-b/16x2-fe": size / patch x tubelet length - model.
+    """Returns the config of a named variant, such as "vivit-b/16x2-fe": size / patch x tubelet length - model.
 
     No suffix is model 1; -fe, -fsa, -fdp are models 2 to 4; -fe-average is model 2 without its temporal encoder.
-    Other patch sizes and tubelet lengths than those of NAMES are made the same way ("vivit-l/32x4-fe").
-    Raises ValueError for an unknown name or one whose patches do not divide the video.
+    Patch sizes and tubelet lengths that are not in NAMES are accepted too ("vivit-l/32x4-fe").
+    Raises ValueError for an unknown name and for a patch size that does not divide the video.
     Source: Arnab et al. 2021, section 4.1 and table 2.
     """
     pattern = r"vivit-([a-z]+)/(\d{1,6})x(\d{1,6})(-[a-z-]+)?"

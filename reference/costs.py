@@ -1,14 +1,14 @@
-"""What a model costs: the multiply-adds of one clip, counted from its equations.
+"""Multiply-adds of one clip, counted from the model's equations.
 
-Only matrix products are counted (element by element work is below one part in a hundred). The paper's "FLOPs" are
-multiply-adds. Source: Arnab et al. 2021, section 3.3 (complexities) and table 2.
+Counts matrix products only: elementwise operations are less than one percent. The paper's "FLOPs" are multiply-adds.
+Source: Arnab et al. 2021, section 3.3 (complexities) and table 2.
 """
 
 from vivit.reference.config import Config
 
 
 def multiply_adds(config: Config) -> int:
-    """Multiply-adds of one clip from patches to logits."""
+    """Returns the multiply-adds of one clip from patches to logits."""
     time, height, width = config.grid
     t, s, c = time, height * width, config.channels
     pixels = config.tubelet[0] * config.tubelet[1] * config.tubelet[2] * 3
@@ -20,11 +20,12 @@ def multiply_adds(config: Config) -> int:
 
 
 def _projections(tokens: int, c: int) -> int:
-    """Query, key, value and out: 4 n c²."""
+    """Projections to query, key, value and out: 4 n c²."""
     return 4 * tokens * c**2
 
 
 def _mlp(tokens: int, c: int, f: int) -> int:
+    """The two dense layers: 2 n c f."""
     return 2 * tokens * c * f
 
 
@@ -34,7 +35,7 @@ def _attend(rows: int, n: int, c: int) -> int:
 
 
 def _plain(config: Config, rows: int, n: int) -> int:
-    """Layers of full attention inside each of `rows` sequences of n tokens."""
+    """Layers of full attention within each of `rows` sequences of n tokens."""
     c = config.channels
     return config.layers * (_projections(rows * n, c) + _attend(rows, n, c) + _mlp(rows * n, c, config.hidden))
 

@@ -1,7 +1,6 @@
-"""The encoder: class token and positions, then blocks of attention and MLP with residuals, then a layer norm.
+"""The encoder: class token and positions, then layers of attention and MLP with residuals, then a layer norm.
 
-Which tokens attend to which is the core's business (attention.py); what an encoder is made of for each of the four
-models is models.py's.
+The attention cores are in attention.py. How the four models use encoders is in models.py.
 """
 
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def encode(
     """z⁰ = [z_class, x₁, …, x_n] + p;  zˡ⁺¹ = block(zˡ);  LN(zᴸ).
 
     Source: Arnab et al. 2021, eq. 1 to 3. tokens: float[... n c]. positions: float[... n c], the class token's first.
-    block: one layer, from (tokens, its params, its drops, capture) to tokens. Captures "<name>/tokens",
+    block: one layer, called with (tokens, params, drops, capture); returns tokens. Captures "<name>/tokens",
     "<name>/<layer>/<stage>" and "<name>/norm". Returns float[... n c], one token longer if there is a class token.
     """
     drops = drops or EncoderDrops()
@@ -61,9 +60,9 @@ def block(
     core: Callable[..., np.ndarray],
     mask: np.ndarray | None = None,
 ) -> np.ndarray:
-    """y = MSA(LN(z)) + z;  z' = MLP(LN(y)) + y, with the attention of `core` (models 1, 2 and 4).
+    """y = MSA(LN(z)) + z;  z' = MLP(LN(y)) + y, where MSA uses the attention `core` (models 1, 2 and 4).
 
-    Source: Arnab et al. 2021, eq. 2 and 3. tokens: float[... n c]. mask: as the core's. Returns float[... n c].
+    Source: Arnab et al. 2021, eq. 2 and 3. tokens: float[... n c]. mask: passed to the core. Returns float[... n c].
     """
     drops = drops or BlockDrops()
     tokens = tokens + attention_branch(

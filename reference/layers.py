@@ -1,6 +1,6 @@
-"""The parts between the attentions: layer norm, dense, GELU, MLP, softmax, dropout and pooling.
+"""The layers other than attention: layer norm, dense, GELU, MLP, softmax, dropout and pooling.
 
-Everything is float64. What is random in training (dropout, stochastic depth) comes in as explicit multipliers.
+All arithmetic is in float64. Dropout and stochastic depth are explicit multipliers; nothing is random.
 """
 
 import math
@@ -28,7 +28,7 @@ def dense(x: np.ndarray, params: Dense) -> np.ndarray:
 
 
 def gelu(x: np.ndarray, form: str) -> np.ndarray:
-    """x · Φ(x), with Φ exact ("erf") or in the approximation by tanh ("tanh").
+    """x · Φ(x), with Φ exact ("erf") or approximated by tanh ("tanh").
 
     Source: Hendrycks & Gimpel 2016, section 2. x: float of any shape. Returns the same shape.
     """
@@ -47,10 +47,10 @@ def mlp(x: np.ndarray, params: Mlp, form: str, *, dropout: np.ndarray | None = N
 
 
 def softmax(scores: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """exp(scores) / Σ exp(scores) over the last axis, and over its unmasked places only.
+    """exp(scores) / Σ exp(scores) over the unmasked entries of the last axis.
 
-    Subtracting the largest score first changes nothing but keeps exp finite. scores: float[... q k]. mask: bool, True
-    where a key may be seen, of a shape that broadcasts to the scores'; a row that may see no key gets zeros.
+    The largest score is subtracted first so that exp stays finite. scores: float[... q k]. mask: bool, True for keys
+    that can be attended to, broadcasts to the shape of scores. Rows without an unmasked key are zero.
     """
     if mask is None:
         mask = np.ones(scores.shape, bool)
@@ -61,18 +61,18 @@ def softmax(scores: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
 
 
 def drop(x: np.ndarray, multiplier: np.ndarray | None) -> np.ndarray:
-    """x · multiplier: 0 where dropped, 1 / (1 − rate) where kept (or 1 in the published stochastic depth).
+    """x · multiplier: 0 where dropped, 1 / (1 − rate) where kept (1 in the published stochastic depth).
 
-    Source: Srivastava et al. 2014; for whole residual branches Huang et al. 2016. None: nothing is dropped.
+    Source: Srivastava et al. 2014; for whole residual branches Huang et al. 2016. multiplier None returns x.
     """
     return x if multiplier is None else x * multiplier
 
 
 def pool(tokens: np.ndarray, pooling: str, mask: np.ndarray | None = None) -> np.ndarray:
-    """One vector for a sequence of tokens: its class token or first token, or the mean, max or sum of all.
+    """Pools a sequence of tokens to one vector: the class token or first token, or the mean, max or sum of all tokens.
 
-    Source: Arnab et al. 2021, section 3.1. tokens: float[... n c]. mask: bool[... n], True for tokens that count;
-    only mean, max and sum look at it. Returns float[... c].
+    Source: Arnab et al. 2021, section 3.1. tokens: float[... n c]. mask: bool[... n], True for tokens that count; used
+    by mean, max and sum only. Returns float[... c].
     """
     if pooling in ("token", "first"):
         return tokens[..., 0, :]

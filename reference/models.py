@@ -1,6 +1,6 @@
 """The four models of the paper, one function each, and `forward` from a video to logits.
 
-This is the oracle: float64 NumPy that favours the paper's equations over speed.
+This is the oracle: float64 NumPy code that follows the paper's equations and is not optimised for speed.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ Grid = tuple[int, int, int]
 
 
 class Clip(NamedTuple):
-    """What the models look at: the tokens of a batch of clips, before positions."""
+    """The models' input: the tokens of a batch of clips, before positions are added."""
 
     tokens: np.ndarray  # [b t s c]
     valid: np.ndarray | None  # bool[b t], False for the padding of shorter clips; None: no padding
@@ -37,16 +37,16 @@ def forward(
     drops: Drops | None = None,
     capture: dict | None = None,
 ) -> np.ndarray:
-    """The logits of a batch of clips.
+    """Returns the logits of a batch of clips.
 
     Source: Arnab et al. 2021, section 3. video: [b frames height width colors], uint8 (scaled to −1…1) or float.
-    frames_valid: int[b], how many frames of each clip are real; the rest is padding and changes nothing.
-    resize: positions follow a video whose size is not the config's. drops: what training drops.
-    capture: receives every stage by name, in order. Returns float64[b v], the heads' logits one after the other.
+    frames_valid: int[b], number of real frames in each clip; the rest is padding and does not affect the result.
+    resize: allow a video size that is not the config's, and resize the positions. drops: dropout multipliers.
+    capture: a dict that receives every stage by name, in order. Returns float64[b v], the heads' logits concatenated.
     Raises ValueError if params, video or frames_valid do not fit the config.
     """
     check(params, config)
-    params = convert(params, partial(np.asarray, dtype=np.float64))
+    params = convert(params, lambda _, leaf: np.asarray(leaf, np.float64))
     video = np.asarray(video)
     grid = tubelet.check_video(video.shape, video.dtype.name, config, resize=resize)
     clip = tokenise(params.embedding, video, config, grid, frames_valid)
@@ -64,19 +64,19 @@ def forward(
 def tokenise(
     params: Dense, video: np.ndarray, config: Config, grid: Grid, frames_valid: np.ndarray | None = None
 ) -> Clip:
-    """Frames, then tubelets, then tokens. A time index is valid if it holds at least one real frame."""
+    """Selects frames, cuts tubelets and embeds them. A time index is valid if it contains at least one real frame."""
     valid = None
     pixels = tubelet.pixels(video)
     counts = np.full(len(video), video.shape[1]) if frames_valid is None else np.asarray(frames_valid)
     tubelet.check_frames_valid(counts, video.shape)
-    pixels, counts = tubelet.take_frames(pixels, config.sampled_frames, counts)
+    pixels, counts = tubelet.select_frames(pixels, config.sampled_frames, counts)
     if frames_valid is not None:
         valid = np.arange(grid[0]) * config.tubelet[0] < counts[:, np.newaxis]
     return Clip(tubelet.embed(pixels, params), valid, grid)
 
 
 def spatio_temporal(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
-    """Model 1: all tokens of the clip attend to one another. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
+    """Model 1: all tokens of the clip attend to each other. Source: Arnab et al. 2021, section 3.3. Returns [b c]."""
     b, t, s, c = clip.tokens.shape
     mask = None if clip.valid is None else _with_class_token(np.repeat(clip.valid, s, axis=1), config)
     tokens = encoder.encode(
@@ -92,9 +92,9 @@ def spatio_temporal(params: Params, clip: Clip, config: Config, drops: Drops, ca
 
 
 def factorised_encoder(params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
-    """Model 2: an encoder over the tokens of each time index, then one over the indices' representations.
+    """Model 2: a spatial encoder over the tokens of each time index, then a temporal encoder over the pooled results.
 
-    Without a temporal encoder (temporal_layers=0) the representations are averaged: the paper's baseline.
+    Without a temporal encoder (temporal_layers=0) the pooled results are averaged: the paper's baseline.
     Source: Arnab et al. 2021, section 3.3 and table 2. Returns [b c].
     """
     time, height, width = clip.grid
@@ -129,20 +129,20 @@ def factorised_encoder(params: Params, clip: Clip, config: Config, drops: Drops,
 def factorised_self_attention(
     params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None
 ) -> np.ndarray:
-    """Model 3: in every layer attention over one axis, then over the other. Source: section 3.3. Returns [b c]."""
+    """Model 3: each layer attends over one axis, then over the other. Source: section 3.3. Returns [b c]."""
     return _factorised(encoder.factorised_block, params, clip, config, drops, capture)
 
 
 def factorised_dot_product(
     params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None
 ) -> np.ndarray:
-    """Model 4: in every layer half the heads attend over time, half over space. Source: section 3.3. Returns [b c]."""
+    """Model 4: in each layer half the heads attend over time, half over space. Source: section 3.3. Returns [b c]."""
     block = partial(encoder.block, core=attention.factorised_dot_product)
     return _factorised(block, params, clip, config, drops, capture)
 
 
 def _factorised(block, params: Params, clip: Clip, config: Config, drops: Drops, capture: dict | None) -> np.ndarray:
-    """Models 3 and 4 share all but the block: tokens keep their two axes, and there is no class token."""
+    """Models 3 and 4, which differ in the block only. Tokens keep both axes; there is no class token."""
     b, t, s, c = clip.tokens.shape
     positions = table(params.encoder.positions, config, clip.grid, config.grid)
     mask = None if clip.valid is None else np.broadcast_to(clip.valid[:, :, np.newaxis], (b, t, s))
@@ -167,7 +167,7 @@ MODELS = {
 
 
 def _with_class_token(mask: np.ndarray, config: Config) -> np.ndarray:
-    """The mask bool[b n] with a place for the class token, which always counts, before the others."""
+    """Prepends the class token, which always counts, to the mask bool[b n]."""
     if not config.class_token:
         return mask
     return np.concatenate([np.ones((len(mask), 1), bool), mask], axis=1)

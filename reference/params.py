@@ -1,7 +1,7 @@
-"""What a model has learned: one tree of plain NamedTuples, and the shape of every leaf of it.
+"""The parameters of a model: a tree of NamedTuples, and the shape of every leaf.
 
-The same classes hold np.ndarray in the reference and jax.Array in production. `shapes` is the one place where a shape
-is written; initialisation, parameter counts, checks and sharding are derived from it. No arithmetic happens here.
+The same classes hold np.ndarray in the reference and jax.Array in production. `shapes` is the only definition of the
+shapes; initialisation, parameter counts, checks and sharding are derived from it. This file does no arithmetic.
 """
 
 import math
@@ -15,7 +15,7 @@ Array = Any  # np.ndarray here, jax.Array in production, Leaf in shapes(config)
 
 
 def _brief(self: Any) -> str:
-    """A part of the tree in one line: of its arrays what they are, not the numbers."""
+    """The repr of a part of the tree in one line, with dtypes and shapes in place of the numbers."""
     fields = zip(self._fields, self, strict=True)
     return f"{type(self).__name__}({', '.join(f'{name}={_named(value)}' for name, value in fields)})"
 
@@ -27,36 +27,44 @@ def _named(value: Any) -> str:
 
 
 def _size(tree: Any) -> int:
-    """How many numbers are in it."""
+    """Returns the number of parameters in a tree."""
     return sum(math.prod(getattr(leaf, "shape", ())) for _, leaf in leaves(tree))
 
 
 class Dense(NamedTuple):
+    """A dense layer: x W + b."""
+
     kernel: Array  # [in out], in an encoder [l in out]
     bias: Array  # [out], in an encoder [l out]
     __repr__ = _brief
 
 
 class LayerNorm(NamedTuple):
+    """Scale and bias of a layer norm."""
+
     scale: Array  # [c], in an encoder [l c]
     bias: Array  # [c], in an encoder [l c]
     __repr__ = _brief
 
 
 class Attention(NamedTuple):
-    qkv: Dense  # kernel [l c 3c]: query, key, value one after the other, heads contiguous within each
+    """The projections of one attention."""
+
+    qkv: Dense  # kernel [l c 3c]: query, key and value concatenated, heads contiguous within each
     out: Dense  # kernel [l c c]
     __repr__ = _brief
 
 
 class Mlp(NamedTuple):
+    """The two dense layers of an MLP."""
+
     hidden: Dense  # kernel [l c f]
     out: Dense  # kernel [l f c]
     __repr__ = _brief
 
 
 class Block(NamedTuple):
-    """One layer of models 1, 2 and 4."""
+    """The parameters of one layer of models 1, 2 and 4."""
 
     attention_norm: LayerNorm
     attention: Attention
@@ -66,7 +74,7 @@ class Block(NamedTuple):
 
 
 class FactorisedBlock(NamedTuple):
-    """One layer of model 3."""
+    """The parameters of one layer of model 3."""
 
     time_norm: LayerNorm
     time_attention: Attention
@@ -78,6 +86,8 @@ class FactorisedBlock(NamedTuple):
 
 
 class Encoder(NamedTuple):
+    """The parameters of one encoder, layers stacked along a leading axis l."""
+
     class_token: Array | None  # [c]
     positions: Array | None  # [n c], the class token's first
     blocks: Block | FactorisedBlock
@@ -86,11 +96,13 @@ class Encoder(NamedTuple):
 
 
 class Params(NamedTuple):
+    """The parameters of a whole model."""
+
     embedding: Dense  # kernel [time height width colors c]
     encoder: Encoder  # the spatial encoder of model 2
     temporal_encoder: Encoder | None  # model 2 with temporal_layers > 0
     representation: Dense | None  # kernel [c r]
-    head: Dense | None  # kernel [c v], or [r v] behind a representation
+    head: Dense | None  # kernel [c v], or [r v] after a representation layer
 
     def __repr__(self) -> str:
         lines = (
@@ -101,7 +113,7 @@ class Params(NamedTuple):
 
 @dataclass(frozen=True)
 class Leaf:
-    """What `shapes` says of one leaf: its shape, a name for each axis, and how it is drawn before training."""
+    """The description of one leaf: its shape, a name for each axis, and its initialiser."""
 
     shape: tuple[int, ...]
     axes: tuple[str, ...]
@@ -113,7 +125,7 @@ class Leaf:
 
 
 def shapes(config: Config) -> Params:
-    """The tree of a config's parameters with a Leaf in every place.
+    """Returns the tree of a config's parameters with a Leaf in place of every array.
 
     Source: Arnab et al. 2021, sections 3.1 to 3.3; initialisers as in the published training code.
     """
@@ -197,7 +209,7 @@ def _mlp(config: Config) -> Mlp:
 
 
 def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of a tree of NamedTuples with its path, "encoder/norm/bias"; absent parts (None) are left out."""
+    """Yields every leaf of a tree of NamedTuples with its path ("encoder/norm/bias"). Skips absent parts (None)."""
     if hasattr(tree, "_fields"):
         for field in tree._fields:
             yield from leaves(getattr(tree, field), f"{path}/{field}" if path else field)
@@ -205,15 +217,18 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, tree
 
 
-def convert(tree: Any, function: Callable[[Any], Any]) -> Any:
-    """The same tree with function(leaf) in place of every leaf."""
+def convert(tree: Any, function: Callable[[str, Any], Any], path: str = "") -> Any:
+    """Returns the same tree with function(path, leaf) in place of every leaf, in the order of `leaves`."""
     if tree is None:
         return None
-    return type(tree)(*(convert(part, function) for part in tree)) if hasattr(tree, "_fields") else function(tree)
+    if not hasattr(tree, "_fields"):
+        return function(path, tree)
+    parts = zip(tree._fields, tree, strict=True)
+    return type(tree)(*(convert(part, function, f"{path}/{field}" if path else field) for field, part in parts))
 
 
 def layer(tree: Any, index: int) -> Any:
-    """One layer of a tree whose leaves are stacked along a leading axis l."""
+    """Returns one layer of a tree whose leaves are stacked along a leading axis l."""
     if tree is None:
         return None
     if isinstance(tree, tuple):
@@ -223,20 +238,20 @@ def layer(tree: Any, index: int) -> Any:
 
 
 def parameters(config: Config) -> int:
-    """How many numbers a model of this config learns. Source: Arnab et al. 2021, table 2 (there in millions)."""
+    """Returns the number of parameters of a model. Source: Arnab et al. 2021, table 2 (there in millions)."""
     return sum(leaf.size for _, leaf in leaves(shapes(config)))
 
 
 def check(params: Params, config: Config) -> None:
     """Raises ValueError, naming the leaves, unless `params` has exactly the leaves and shapes of `config`."""
-    wanted = {path: leaf.shape for path, leaf in leaves(shapes(config))}
-    found = {path: tuple(leaf.shape) for path, leaf in leaves(params)}
-    faults = [f"{path} is missing" for path in wanted.keys() - found.keys()]
-    faults += [f"{path} is not of this config" for path in found.keys() - wanted.keys()]
+    expected = {path: leaf.shape for path, leaf in leaves(shapes(config))}
+    actual = {path: tuple(leaf.shape) for path, leaf in leaves(params)}
+    faults = [f"{path} is missing" for path in expected.keys() - actual.keys()]
+    faults += [f"{path} is not of this config" for path in actual.keys() - expected.keys()]
     faults += [
-        f"{path} has shape {found[path]}, it must be {wanted[path]}"
-        for path in wanted.keys() & found.keys()
-        if wanted[path] != found[path]
+        f"{path} has shape {actual[path]}, it must be {expected[path]}"
+        for path in expected.keys() & actual.keys()
+        if expected[path] != actual[path]
     ]
     if faults:
         raise ValueError("params do not fit the config: " + "; ".join(sorted(faults)))

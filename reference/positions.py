@@ -1,6 +1,6 @@
-"""Where a token stands: learned positions, the two sinusoidal forms, and changing learned ones to another size.
+"""Position embeddings: learned, sinusoidal in two forms, and resizing of learned ones to another grid.
 
-A grid is (time, height, width) in tokens; a table of positions is [n c] with n = time · height · width, in that order.
+A grid is (time, height, width) in tokens. A position table is [n c] with n = time · height · width, in that order.
 """
 
 import numpy as np
@@ -11,9 +11,9 @@ from vivit.reference.config import Config
 def table(
     learned: np.ndarray | None, config: Config, grid: tuple[int, int, int], config_grid: tuple[int, int, int]
 ) -> np.ndarray | None:
-    """The positions [n c] that one encoder adds, the class token's first if there is one; None adds nothing.
+    """Returns the positions [n c] that one encoder adds, the class token's first if there is one, or None.
 
-    learned: that encoder's own [n c] for config_grid, resized when the video's grid is another.
+    learned: the encoder's parameter [n c] for config_grid, which is resized if the video's grid differs.
     """
     if learned is not None:
         if config.class_token:
@@ -24,12 +24,12 @@ def table(
     time, height, width = grid
     if config.positions == "sinusoidal_1d":
         return sinusoidal_1d(config.class_token + time * height * width, config.channels)
-    class_position = np.zeros((int(config.class_token), config.channels))  # a class token stands nowhere
+    class_position = np.zeros((int(config.class_token), config.channels))  # the class token has no position
     return np.concatenate([class_position, sinusoidal_3d(grid, config.channels)])
 
 
 def sinusoidal_1d(n: int, channels: int) -> np.ndarray:
-    """Even channels sin(position · ω), odd ones cos(position · ω), with ω = 10000^(−2i/c) for channel pair i.
+    """sin(position · ω) in even channels, cos(position · ω) in odd ones, with ω = 10000^(−2i/c) for channel pair i.
 
     Source: Vaswani et al. 2017, section 3.5. Returns float[n c]. Raises ValueError if channels is odd.
     """
@@ -40,7 +40,7 @@ def sinusoidal_1d(n: int, channels: int) -> np.ndarray:
 
 
 def sinusoidal_3d(grid: tuple[int, int, int], channels: int) -> np.ndarray:
-    """Six equal parts of the channels: sin z, cos z, sin x, cos x, sin y, cos y (z time, y height, x width).
+    """Concatenates sin z, cos z, sin x, cos x, sin y, cos y, a sixth of the channels each (z time, y height, x width).
 
     Source: the published code, after Beyer et al. 2022; ω = 10000^(−i/(c/6)). Returns float[n c].
     Raises ValueError if channels is not divisible by 6.
@@ -53,7 +53,7 @@ def sinusoidal_3d(grid: tuple[int, int, int], channels: int) -> np.ndarray:
 
 
 def tile(positions: np.ndarray, grid: tuple[int, int, int], target: int) -> np.ndarray:
-    """Repeats positions over time, from an image's (grid time 1) or a shorter clip's: time index i takes i mod time.
+    """Repeats the positions of an image (grid time 1) or a shorter clip over time: time index i uses i mod time.
 
     Source: Arnab et al. 2021, section 3.4, "positional embeddings". positions: float[n c] of `grid`.
     Returns float[target·height·width c], for any target.
@@ -65,15 +65,15 @@ def tile(positions: np.ndarray, grid: tuple[int, int, int], target: int) -> np.n
 
 
 def resize(positions: np.ndarray, grid: tuple[int, int, int], target: tuple[int, int, int]) -> np.ndarray:
-    """Learned positions of one grid read off at the points of another: first over space, then over time.
+    """Interpolates learned positions linearly from one grid to another: first over space, then over time.
 
-    positions: float[n c] of `grid`. Returns float[n c] of `target`; unchanged along an axis whose size stays.
+    positions: float[n c] of `grid`. Returns float[n c] of `target`. An axis of unchanged size keeps its values.
     """
     return resize_time(resize_space(positions, grid, target[1:]), (grid[0], *target[1:]), target[0])
 
 
 def resize_space(positions: np.ndarray, grid: tuple[int, int, int], target: tuple[int, int]) -> np.ndarray:
-    """Resizes each time index's table to another height and width. Arguments and result as `resize`."""
+    """Resizes each time index's positions to another height and width. Arguments and result as in `resize`."""
     time, height, width = grid
     values = positions.reshape(time, height, width, -1)
     values = np.einsum("yr,trqc->tyqc", interpolation(height, target[0]), values)
@@ -82,17 +82,17 @@ def resize_space(positions: np.ndarray, grid: tuple[int, int, int], target: tupl
 
 
 def resize_time(positions: np.ndarray, grid: tuple[int, int, int], target: int) -> np.ndarray:
-    """Resizes each place's table to another number of time indices. Arguments and result as `resize`."""
+    """Resizes each spatial index's positions to another number of time indices. Arguments and result as in `resize`."""
     time, height, width = grid
     values = np.einsum("ut,tsc->usc", interpolation(time, target), positions.reshape(time, height * width, -1))
     return values.reshape(target * height * width, -1)
 
 
 def interpolation(size: int, target: int) -> np.ndarray:
-    """The matrix [target size] of linear interpolation between cell centres, the border cells held outside.
+    """Returns the matrix [target size] of linear interpolation between cell centres, with the border values extended.
 
-    Point i of the target lies at (i + ½) · size / target − ½ of the source. Rows sum to one; size = target is identity.
+    Point i of the target is at (i + ½) · size / target − ½ of the source. Rows sum to one; size = target is identity.
     """
-    place = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
-    distance = np.abs(place[:, np.newaxis] - np.arange(size))
+    points = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
+    distance = np.abs(points[:, np.newaxis] - np.arange(size))
     return np.maximum(0.0, 1.0 - distance)

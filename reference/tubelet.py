@@ -1,6 +1,6 @@
-"""From a video to tokens: which frames, which pixels make a tubelet, and how a tubelet becomes a token.
+"""From a video to tokens: frame sampling, tubelets, and their embedding.
 
-Positions are added later (positions.py), since each encoder has its own.
+Positions are added later (positions.py), because each encoder has its own.
 """
 
 import numpy as np
@@ -10,11 +10,11 @@ from vivit.reference.params import Dense
 
 
 def check_video(shape: tuple[int, ...], dtype: str, config: Config, *, resize: bool = False) -> tuple[int, int, int]:
-    """The token grid (time, height, width) of a video that fits the config.
+    """Returns the token grid (time, height, width) of a video that fits the config.
 
-    Raises ValueError, naming the value and what was required, if shape is not [b frames height width colors] with at
-    least one example, if dtype is neither uint8 nor a float, if a size does not divide by the tubelet, or if the sizes
-    are not the config's and `resize` was not asked for.
+    Raises ValueError, naming the value and the requirement, if shape is not [b frames height width colors] with at
+    least one example, if dtype is neither uint8 nor a float, if a size is not a multiple of the tubelet's, or if the
+    sizes are not the config's and `resize` is False.
     """
     if len(shape) != 5 or shape[4] != COLORS:
         raise ValueError(f"video has shape {tuple(shape)}: it must be [b frames height width {COLORS}]")
@@ -33,7 +33,7 @@ def check_video(shape: tuple[int, ...], dtype: str, config: Config, *, resize: b
 
 
 def check_frames_valid(frames_valid: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless frames_valid is int[b] with 1 to `frames` of a video of this shape."""
+    """Raises ValueError unless frames_valid is int[b], each from 1 to the number of frames of a video of this shape."""
     if frames_valid.shape != shape[:1] or frames_valid.dtype.kind not in "iu":
         raise ValueError(
             f"frames_valid is {frames_valid.dtype}{list(frames_valid.shape)}: it must be int[b] with b = {shape[0]}"
@@ -43,15 +43,16 @@ def check_frames_valid(frames_valid: np.ndarray, shape: tuple[int, ...]) -> None
 
 
 def pixels(video: np.ndarray) -> np.ndarray:
-    """uint8 0…255 to float64 −1…1, the published preprocessing; floats stay in the range that they have."""
+    """Scales uint8 0…255 to float64 −1…1, the published preprocessing. Leaves the values of floats unchanged."""
     return video / 127.5 - 1.0 if video.dtype == np.uint8 else video.astype(np.float64)
 
 
 def frame_indices(frames: int, sampled_frames: int) -> np.ndarray:
-    """Which of T frames uniform sampling takes: k·T/(n+1) for k = 1…n, rounded half to even, at most T − 1.
+    """Returns the indices that uniform sampling selects from T frames: k·T/(n+1) for k = 1…n, at most T − 1.
 
-    Source: Arnab et al. 2021, section 3.2; rounding as in the published code. Returns int[n], or all T if n ≥ T.
-    Differs from the source: computed in integers, so that it is never n + 1 frames.
+    Source: Arnab et al. 2021, section 3.2; rounds half to even as the published code does. Returns int[n], or all T
+    indices if n ≥ T.
+    Differs from the source: integer arithmetic, which never selects n + 1 frames.
     """
     if sampled_frames >= frames:
         return np.arange(frames)
@@ -62,31 +63,31 @@ def frame_indices(frames: int, sampled_frames: int) -> np.ndarray:
     return np.minimum(quotient + up, frames - 1)
 
 
-def take_frames(
+def select_frames(
     video: np.ndarray, sampled_frames: int | None, frames_valid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames that are looked at: all, or n sampled uniformly from each example's first frames_valid frames.
+    """Selects all frames, or n sampled uniformly from the first frames_valid frames of each example.
 
     Source: Arnab et al. 2021, section 3.2, "uniform frame sampling". video: [b frames height width colors].
-    frames_valid: int[b]; what stands behind is never read. Where fewer frames than slots are left, the last one is
-    repeated, so that a tubelet that is only begun ends as a still. Returns (video with n or all frames,
-    int[b] how many of them are not repeats).
+    frames_valid: int[b]; later frames are not read. If fewer frames than slots are valid, the last one is repeated,
+    which completes a partly filled tubelet with a still image. Returns (video with n or all frames, int[b] number of
+    frames that are not repeats).
     """
     frames = video.shape[1]
     slots = frames if sampled_frames is None else min(sampled_frames, frames)
     clips, counts = [], []
     for clip, valid in zip(video, frames_valid, strict=True):
-        taken = frame_indices(int(valid), slots)
-        clips.append(clip[taken[np.minimum(np.arange(slots), len(taken) - 1)]])
-        counts.append(len(taken))
+        indices = frame_indices(int(valid), slots)
+        clips.append(clip[indices[np.minimum(np.arange(slots), len(indices) - 1)]])
+        counts.append(len(indices))
     return np.stack(clips), np.array(counts)
 
 
 def patches(video: np.ndarray, tubelet: tuple[int, int, int]) -> np.ndarray:
-    """Cuts a video into tubelets that do not overlap: the raw pixels of each, without a projection.
+    """Cuts a video into non-overlapping tubelets and returns their raw pixels, without a projection.
 
-    Source: Arnab et al. 2021, figure 3. video: [b frames height width colors]. Returns [b t s p]: s runs over rows,
-    then columns; p over the tubelet's (time, height, width, colors). Raises ValueError if sizes do not divide.
+    Source: Arnab et al. 2021, figure 3. video: [b frames height width colors]. Returns [b t s p]: s is in row-major
+    order; p is the tubelet's (time, height, width, colors). Raises ValueError if sizes do not divide.
     """
     b, frames, height, width, colors = video.shape
     time_size, height_size, width_size = tubelet
@@ -99,9 +100,9 @@ def patches(video: np.ndarray, tubelet: tuple[int, int, int]) -> np.ndarray:
 
 
 def embed(video: np.ndarray, params: Dense) -> np.ndarray:
-    """Tubelet embedding: each tubelet's pixels, projected by one kernel. With a kernel of one frame: ViT's patches.
+    """Tubelet embedding: projects each tubelet's pixels with one kernel. A kernel of one frame gives ViT's patches.
 
-    Source: Arnab et al. 2021, section 3.2, "tubelet embedding" (a 3-D convolution whose stride is its size).
+    Source: Arnab et al. 2021, section 3.2, "tubelet embedding" (a 3-D convolution whose stride equals its kernel size).
     video: float[b frames height width colors]. kernel [time height width colors c]. Returns float[b t s c].
     """
     time, height, width, colors, c = params.kernel.shape
@@ -110,7 +111,7 @@ def embed(video: np.ndarray, params: Dense) -> np.ndarray:
 
 
 def inflate(image_kernel: np.ndarray, time: int) -> np.ndarray:
-    """Filter inflation: E = [E_image, …, E_image] / t, so that a still video gives the image's tokens.
+    """Filter inflation: E = [E_image, …, E_image] / t. A still video then has the tokens of the image.
 
     Source: Arnab et al. 2021, eq. 8. image_kernel: float[height width colors c]. Returns [time height width colors c].
     """

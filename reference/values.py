@@ -1,17 +1,17 @@
-"""What a value must be, and how one that is not stands in an error: shortened, whatever it is."""
+"""Checks of single values, and the text of a value in an error message, shortened to a maximum length."""
 
 import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LONGEST = 200  # characters of one value in a message
-MOST = 2**31 - 1  # of anything that is counted: what XLA and FFmpeg count with
+MAX_CHARACTERS = 200  # characters of one value in a message
+MAX_COUNT = 2**31 - 1  # the largest count of anything: XLA and FFmpeg use 32-bit integers
 
 
 def quoted(value: object) -> str:
-    """A value as Python writes it, its middle left out if it is long."""
-    if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to write the longest
+    """Returns repr(value), with the middle omitted if it is long."""
+    if isinstance(value, int) and value.bit_length() > 1024:  # Python limits the digits that it converts
         return f"an integer of some {int(value.bit_length() * math.log10(2)):,} digits"
     try:
         return shortened(repr(value))
@@ -20,22 +20,22 @@ def quoted(value: object) -> str:
 
 
 def shortened(text: str) -> str:
-    """At most LONGEST characters of a text: its beginning and its end."""
-    if len(text) <= LONGEST:
+    """Returns at most MAX_CHARACTERS characters of a text: its beginning and its end."""
+    if len(text) <= MAX_CHARACTERS:
         return text
-    half = LONGEST // 2 - 1
+    half = MAX_CHARACTERS // 2 - 1
     return f"{text[:half]}…{text[-half:]}"
 
 
 def one_line(text: str) -> str:
-    """A message on one line, in which no word, such as a path, is longer than a value may be."""
+    """Returns a message on one line, with every word (such as a path) shortened to MAX_CHARACTERS characters."""
     lines = (line.strip() for line in text.strip().splitlines())
     return re.sub(r"\S+", lambda word: shortened(word[0]), " ".join(lines))
 
 
 @contextmanager
 def short_errors() -> Iterator[None]:
-    """What a ValueError says inside becomes such a message, whatever library's words are in it."""
+    """Shortens the message of any ValueError raised in the block to one line, including those of other libraries."""
     try:
         yield
     except ValueError as error:
@@ -46,7 +46,7 @@ def short_errors() -> Iterator[None]:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is a finite real number that a float can hold, and no bool."""
+    """Returns True for a finite real number that a float can hold, except bool."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:
@@ -56,5 +56,11 @@ def is_number(value: object) -> bool:
 
 
 def is_count(value: object, least: int = 1) -> bool:
-    """Whether this is an integer from `least` to MOST, and no bool."""
-    return type(value) is int and least <= value <= MOST
+    """Returns True for an integer from `least` to MAX_COUNT, except bool."""
+    return type(value) is int and least <= value <= MAX_COUNT
+
+
+def check_count(name: str, value: object) -> None:
+    """Raises ValueError, naming the argument, unless the value is an integer from 1 to MAX_COUNT."""
+    if not is_count(value):
+        raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MAX_COUNT}")

@@ -1,10 +1,10 @@
-"""Assertions of equality: the project's own bound (vivit/accuracy.py), and tight ones for float64 against float64."""
+"""Assertions of equality: within the error bound of vivit/audit/bound.py, or tight ones between float64 results."""
 
 from typing import Any
 
 import numpy as np
 
-from vivit.accuracy import compare
+from vivit.audit.bound import compare
 
 
 def assert_as_accurate(
@@ -17,16 +17,16 @@ def assert_as_accurate(
     depth: int,
     **conditioning: float,
 ) -> None:
-    """`actual` is at most twice as far from the float64 `expected` as `plain` is, which is not far, plus a small floor.
+    """Asserts that `actual` is within the bound of vivit.audit.bound.compare, with `plain` as the baseline.
 
-    depth, condition, terms: as vivit.accuracy.compare's.
+    expected: float64. depth, condition, terms: as in compare.
     """
     comparison = compare(actual, plain, expected, dtype, depth=depth, **conditioning)
     assert comparison.passed, f"{what}: {comparison}"
 
 
 def assert_same(actual: Any, expected: Any, relative: float = 1e-12) -> None:
-    """Equal up to `relative` of the largest expected value; for float64 that leaves some thousand roundings."""
+    """Asserts equality up to `relative` of the largest expected value; default: a few thousand float64 roundings."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     difference = np.abs(actual - expected)

@@ -1,4 +1,4 @@
-"""Awkward video files for the tests of decoding: each is what real cameras, browsers and editors write, or nearly."""
+"""Awkward video files for the tests of decoding, similar to what real cameras, browsers and editors write."""
 
 import re
 import struct
@@ -21,7 +21,7 @@ def patch(path: Path, offset: int, data: bytes) -> None:
 
 
 def _uneven(frames: int) -> list[int]:
-    """Stamps with gaps of 1 to 30 hundredths."""
+    """Timestamps with gaps of 1 to 30 hundredths of a second."""
     return np.cumsum(np.random.default_rng(5).integers(1, 31, frames)).tolist()
 
 
@@ -38,7 +38,7 @@ def _declares_444(path: Path) -> None:
 
 
 def _parts_of_a_webcam(path: Path) -> None:
-    """What a webcam sends to a browser, saved as it comes: JPEG pictures, each with a header in text."""
+    """The multipart stream of a webcam, saved to a file: JPEG images, each with a text header."""
     whole = path.with_suffix(".whole.mjpeg")
     encode(whole, scene(12), Coding("mjpeg", "yuvj420p"))
     with av.open(str(whole)) as source:
@@ -49,7 +49,7 @@ def _parts_of_a_webcam(path: Path) -> None:
 
 
 def _lies_about_its_length(path: Path) -> None:
-    """An MP4 whose headers claim a hundredth of its length."""
+    """An MP4 whose headers declare a hundredth of its length."""
     encode(path, scene(20), _x264())
     whole = path.read_bytes()
     for box in re.finditer(b"mvhd|mdhd", whole):
@@ -58,7 +58,7 @@ def _lies_about_its_length(path: Path) -> None:
 
 
 def _starts_between_keyframes(path: Path) -> None:
-    """A transport stream from which the first keyframe was cut off."""
+    """A transport stream without its first keyframe."""
     whole = path.with_suffix(".whole.ts")
     encode(whole, scene(30), _x264())
     copy(whole, path, lambda number: number >= 3)
@@ -66,7 +66,7 @@ def _starts_between_keyframes(path: Path) -> None:
 
 
 def _without(path: Path, suffix: str, coding: Coding, keep: Callable[[int, av.Packet], bool]) -> None:
-    """A copy of a stream, packet by packet, without some of them; it begins at stamp 0 where the first one kept did."""
+    """Copies a stream without some of its packets; timestamps start at 0 with the first packet kept."""
     whole = path.with_suffix(f".whole.{suffix}")
     encode(whole, scene(40), coding)
     with av.open(str(whole)) as source, av.open(str(path), "w") as container:
@@ -81,20 +81,20 @@ def _without(path: Path, suffix: str, coding: Coding, keep: Callable[[int, av.Pa
 
 
 def _loses_packets(path: Path) -> None:
-    """A transport stream in whose middle two of the 188 bytes long packets are missing."""
+    """A transport stream without two of the 188-byte packets in its middle."""
     encode(path, scene(40), _x264())
     whole, middle = path.read_bytes(), path.stat().st_size // 188 // 2 * 188
     path.write_bytes(whole[:middle] + whole[middle + 2 * 188 :])
 
 
 def _breaks_off(path: Path, coding: Coding) -> None:
-    """The first three fifths of a file, as of one that is still being written."""
+    """The first three fifths of a file, such as one that is still being written."""
     encode(path, scene(60), coding)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 5])
 
 
 def _equal_stamps(path: Path) -> None:
-    """Frames 6 and 7 carry one stamp: the table of an MP4 (durations of 1, 1, …, as runs) is overwritten."""
+    """Frames 6 and 7 have the same timestamp: the MP4's duration table (runs of durations 1, 1, …) is overwritten."""
     encode(path, scene(12), Coding("mjpeg", "yuvj420p", stamps=[0, 4, 8, 12, 16, 20, 24, 25, 32, 36, 40, 44]))
     whole = path.read_bytes()
     place = whole.index(b"stts") + 8
@@ -106,7 +106,7 @@ def _equal_stamps(path: Path) -> None:
 
 
 def _picture_beside(path: Path) -> None:
-    """A video and a cover picture that is larger."""
+    """A video and a larger cover image."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25, options=_x264().options)
         video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"

@@ -1,6 +1,6 @@
-"""A real browser for tests of pages: the system's Chromium without a window, and all that a page did in it.
+"""A real browser for tests of pages: the system's headless Chromium, and a record of everything that a page did.
 
-It is never downloaded. Where there is none tests are skipped, unless VIVIT_NEEDS_CHROMIUM says that there must be one.
+Chromium is never downloaded. Without it the tests are skipped, or fail if VIVIT_NEEDS_CHROMIUM is set.
 """
 
 import os
@@ -29,9 +29,9 @@ PATIENCE = 20_000  # milliseconds for one action: the machine may be busy
 
 @dataclass(frozen=True)
 class Visit:
-    """An open page (playwright's Page), what it wrote to the console, its errors, and the addresses that it asked for.
+    """An open page (playwright's Page), its console messages, its errors, and the addresses that it requested.
 
-    console: (kind, text), kind as in "log", "warning", "error".
+    console: (kind, text), kind such as "log", "warning", "error".
     """
 
     page: object
@@ -42,7 +42,7 @@ class Visit:
 
 @contextmanager
 def chromium() -> Iterator[object]:
-    """A running browser (playwright's Browser). Skips or, where one is needed, fails if there is none."""
+    """A running browser (playwright's Browser). Without one, skips the test or, with VIVIT_NEEDS_CHROMIUM, fails it."""
     found = next(filter(None, map(shutil.which, NAMES)), None)
     needed = os.environ.get(NEEDED) == "1"
     if found is None:
@@ -63,7 +63,7 @@ def chromium() -> Iterator[object]:
 
 @contextmanager
 def visit(browser, path: Path, **settings) -> Iterator[Visit]:
-    """The file opened in a context of its own. settings: of playwright's new_context, such as viewport."""
+    """Opens the file in a new context. settings: of playwright's new_context, such as viewport."""
     context = browser.new_context(**settings)
     context.set_default_timeout(PATIENCE)
     visited = Visit(context.new_page())

@@ -1,4 +1,4 @@
-"""Checkpoint files for the tests, from the published formats' names: Flax msgpack, npz, Hugging Face folders."""
+"""Checkpoint files for the tests, with the published formats' names: Flax msgpack, npz, Hugging Face folders."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,10 @@ import msgpack
 import numpy as np
 
 import vivit
-from vivit.audit import random_params
+from vivit.audit.variants import random_params
 from vivit.checkpoints import flax_names
-from vivit.checkpoints.spelling import write
-from vivit.model import Model
+from vivit.checkpoints.name_map import write_params
+from vivit.pretrained import Model
 from vivit.reference.config import Config
 from vivit.reference.params import leaves
 
@@ -24,11 +24,11 @@ def model(config: Config, seed: int = 0, **fields) -> Model:
 
 def tree(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     """Random weights under the published names."""
-    return write(random_params(config, seed), flax_names.spellings(config), config)
+    return write_params(random_params(config, seed), flax_names.name_map(config), config)
 
 
 def said(config: Config) -> dict:
-    """What a published tree leaves open, as arguments of load."""
+    """Returns the config fields that a published tree does not record, as arguments of load."""
     hints = dict(frames=config.frames, height=config.height, width=config.width)
     if config.sampled_frames is not None:
         hints["sampled_frames"] = config.sampled_frames
@@ -45,7 +45,7 @@ def said(config: Config) -> dict:
 
 
 def nested(arrays: dict[str, np.ndarray]) -> dict:
-    """Joined names as maps within maps."""
+    """Converts joined names to nested dicts."""
     root: dict = {}
     for name, array in arrays.items():
         *folders, last = name.split("/")
@@ -57,7 +57,7 @@ def nested(arrays: dict[str, np.ndarray]) -> dict:
 
 
 def flax_bytes(value: dict, *, chunks: bool = False) -> bytes:
-    """A map as Flax serialises it: arrays are extension 1, NumPy numbers 3, large arrays in chunks if asked for."""
+    """Serialises a dict like Flax: arrays are extension 1, NumPy scalars 3, large arrays optionally in chunks."""
 
     def packed(array: np.ndarray) -> bytes:
         return msgpack.packb((list(array.shape), array.dtype.name, array.tobytes()), use_bin_type=True)
@@ -84,8 +84,8 @@ def flax_bytes(value: dict, *, chunks: bool = False) -> bytes:
 
 
 def hugging_face_folder(folder: Path, of: Config, **files: dict) -> Path:
-    """A folder of the port with random weights; `files` are further JSON files, or fields of config (config=…)."""
-    vivit.save(folder, model(of), to="huggingface")
+    """Writes a Hugging Face folder with random weights. files: further JSON files, or fields of config (config=…)."""
+    vivit.save(model(of), folder, to="huggingface")
     for name, value in files.items():
         path = folder / f"{name}.json"
         old = json.loads(path.read_text()) if path.exists() and name == "config" else {}
@@ -94,6 +94,6 @@ def hugging_face_folder(folder: Path, of: Config, **files: dict) -> Path:
 
 
 def same(one, other) -> bool:
-    """Whether two trees hold the same numbers in the same places."""
+    """Returns True if two trees have the same leaves with the same numbers."""
     one, other = dict(leaves(one)), dict(leaves(other))
     return one.keys() == other.keys() and all(np.array_equal(one[path], other[path]) for path in one)

@@ -1,4 +1,4 @@
-"""What an attention core is asked in the tests of XLA's and of the kernels' forms, and how it is compared."""
+"""Test problems for the attention cores under dropout, which vivit.conformance does not try."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -8,17 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from accuracy import assert_as_accurate
 from hypothesis import strategies as st
-from quickly import QUICKLY
 from strategies import normal, seeds
 
 from vivit import attention as xla
-from vivit import baseline
+from vivit.audit import baseline
+from vivit.conformance.quickly import QUICKLY
+from vivit.dropout import all_weights, weights_shape
+from vivit.numerics.hash_dropout import Dropout
 from vivit.reference import attention as reference
 from vivit.reference import gradients
 
 
 class Problem(NamedTuple):
-    """What a core is asked: sizes, a seed for the values, the scores' scale, how many keys and weights are dropped."""
+    """A test problem: sizes, a seed, the scale of the scores, and the rates of masked keys and dropped weights."""
 
     shape: tuple[int, int, int, int, int]  # b t s heads d
     seed: int = 0
@@ -49,22 +51,30 @@ class Problem(NamedTuple):
         }[core]
         return qkv, out, heads, {"mask": mask, "dropout": dropout}
 
+    def drawn(self, core):
+        """As arrays, but dropout is a `Dropout` as the kernels draw it, or None where nothing is dropped."""
+        qkv, out, heads, options = self.arrays(core)
+        if self.dropped == 0.0:
+            return qkv, out, heads, options | {"dropout": None}
+        numbers = np.random.default_rng(self.seed + 2).integers(-(2**31), 2**31, (self.shape[0], heads, 2))
+        return qkv, out, heads, options | {"dropout": Dropout(jnp.asarray(numbers, jnp.int32), self.dropped)}
 
-def problems(shapes):
-    """Problems of these sizes [(b, t, s, heads, d)], plain and masked and dropped, with small and with large scores."""
+
+def problems(shapes, scales=(1.0, 100.0)):
+    """Problems with these sizes [(b, t, s, heads, d)] and dropout: unmasked, masked, with small and large scores."""
     return st.builds(
         Problem,
         st.sampled_from(shapes),
         seeds,
-        st.sampled_from((1.0, 100.0)),
+        st.sampled_from(scales),
         st.sampled_from((0.0, 0.3, 1.0)),
-        st.sampled_from((0.0, 0.25)),
+        st.just(0.25),
     )
 
 
 @cache
 def compiled(function, heads, keywords):
-    """(qkv, cotangent, {mask, dropout}) → (core(qkv), cotangent of qkv), compiled once for each shape."""
+    """Returns (qkv, cotangent, {mask, dropout}) → (core(qkv), cotangent of qkv), compiled once per shape."""
     production = function.__module__ == xla.__name__
 
     @partial(jax.jit, compiler_options=None if production else QUICKLY)
@@ -76,22 +86,29 @@ def compiled(function, heads, keywords):
 
 
 def value_and_gradient(module, core, dtype, qkv, out, heads, options, **keywords):
-    """(core(qkv), cotangent of qkv) in the dtype; keywords: more static arguments of the core."""
+    """Returns (core(qkv), cotangent of qkv) in the dtype. keywords: further static arguments of the core."""
     both = compiled(getattr(module, core), heads, tuple(keywords.items()))
     results = both(jnp.asarray(qkv, dtype), jnp.asarray(out, dtype), jax.tree.map(jnp.asarray, options))
     assert all(result.dtype == dtype for result in results)
     return results
 
 
+def expectation(core, qkv, out, heads, options):
+    """(core(qkv), cotangent of qkv) by the reference, float64; dropout may be a `Dropout`."""
+    if isinstance(options["dropout"], Dropout):
+        options = options | {"dropout": all_weights(options["dropout"], weights_shape(core, qkv.shape[:-1], heads))}
+    return (
+        getattr(reference, core)(qkv, heads, **options),
+        getattr(gradients, f"{core}_vjp")(qkv, out, heads, **options),
+    )
+
+
 def assert_accurate(module, core, dtype, qkv, out, heads, options, **keywords):
-    """Values and gradients of module's core are as accurate as the plain formulation's, against the oracle."""
+    """Asserts that values and gradients of module's core are as accurate as the baseline's, against the oracle."""
     actual = value_and_gradient(module, core, dtype, qkv, out, heads, options, **keywords)
     yardstick = value_and_gradient(baseline, core, dtype, qkv, out, heads, options)
     exact = [np.float64(values) for values in (qkv, out)]
-    expected = (
-        getattr(reference, core)(exact[0], heads, **options),
-        getattr(gradients, f"{core}_vjp")(*exact, heads, **options),
-    )
+    expected = expectation(core, *exact, heads, options)
     split = [*reference.split(exact[0], heads), exact[1].reshape(*out.shape[:-1], heads, -1)]
     query, key, value, cotangent = (part.reshape(-1, *part.shape[-2:]) for part in split)
     root = np.sqrt(query.shape[-1])

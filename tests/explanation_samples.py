@@ -1,15 +1,16 @@
-"""Explanations of random numbers, in the shapes that each of the four models gives: for tests of what shows them."""
+"""Explanations with random numbers in the shapes of each of the four models, for tests of pages and pictures."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from vivit.explain.explanation import AttentionMaps, Explanation, Target, ViewScores
-from vivit.model import Score
-from vivit.preprocessing import preprocessing_for
+from vivit.explanation.data import AttentionMaps, Target, ViewScores
+from vivit.explanation.saving import Explanation
+from vivit.inference.classification import Score
 from vivit.reference.config import Config
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import parameters
+from vivit.video.preprocessing import preprocessing_for
 
 MODELS = ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
 LAYERS, HEADS = 3, 4
@@ -70,7 +71,7 @@ def sample(model: str, seed: int = 0, **changes) -> Explanation:
 
 
 def _frames(random: np.random.Generator) -> np.ndarray:
-    """uint8[16 16 24 3]: each frame one color with a slope, unlike every other's."""
+    """uint8[16 16 24 3]: each frame is a gradient of a different color."""
     colors = random.integers(30, 220, (16, 1, 1, 3))
     slope = np.arange(24)[np.newaxis, np.newaxis, :, np.newaxis]
     return np.broadcast_to(colors + slope, (16, 16, 24, 3)).astype(np.uint8)

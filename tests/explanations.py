@@ -1,4 +1,4 @@
-"""What the tests of relevance need: small models, and ∇A∘A of their weights, found without going backwards."""
+"""Small models for the tests of relevance, and ∇A∘A of their weights computed without backpropagation."""
 
 from dataclasses import replace
 from typing import Any
@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from strategies import SMALL
 
-from vivit import baseline
+from vivit.audit import baseline
 from vivit.reference import models as reference
 from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops
 
@@ -30,22 +30,22 @@ CONFIGS = {
 
 
 def captured(params: Any, clip: np.ndarray, config: Any) -> dict[str, np.ndarray]:
-    """Every stage of one clip, float64, without the batch axis."""
+    """Returns every stage of one clip, float64, without the batch axis."""
     stages: dict[str, Any] = {}
     reference.forward(params, clip[np.newaxis], config, capture=stages)
     return _one_clip(stages)
 
 
 def weights_of(stages: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The attention weights among the stages."""
+    """Returns the attention weights among the stages."""
     return {name: values for name, values in stages.items() if name.endswith("weights")}
 
 
 def weighted_gradients(params: Any, clip: np.ndarray, config: Any, index: int) -> dict[str, np.ndarray]:
-    """∇A∘A of one logit, float64: its derivative as each weight's dropout multiplier leaves 1, one after the other.
+    """Returns ∇A∘A of one logit, float64: its derivatives with respect to each weight's dropout multiplier at 1.
 
-    The multiplier moves along the imaginary axis, so that nothing is subtracted and the derivative is as exact as the
-    logit: Im y(1 + i h) / h. Every weight has its own clip of a batch of equal ones.
+    Uses the complex step Im y(1 + i h) / h, which has no cancellation, so that the derivative is as exact as the logit.
+    The batch holds one copy of the clip per weight.
     """
     shapes = {name: values.shape for name, values in weights_of(captured(params, clip, config)).items()}
     count = sum(int(np.prod(shape)) for shape in shapes.values())
@@ -57,10 +57,10 @@ def weighted_gradients(params: Any, clip: np.ndarray, config: Any, index: int) -
 
 
 def plain_attentions(params: Any, clip: np.ndarray, config: Any, index: int) -> tuple[dict, dict]:
-    """(every stage, ∇A∘A of one logit) of the plain formulation in float32, going backwards; float64 arrays.
+    """Returns (every stage, ∇A∘A of one logit) of the baseline in float32 by backpropagation; float64 arrays.
 
-    Its parts are compiled one by one: compiled as a whole, XLA may compute what is pooled by max twice, with other
-    roundings, and then finds no token that is the largest.
+    Its parts are compiled separately: in one program, XLA may compute the input of max pooling twice with different
+    roundings, so that no token equals the maximum.
     """
     shapes = {name: values.shape for name, values in weights_of(captured(params, clip, config)).items()}
     ones = {name: np.ones((1, *shape), np.float32) for name, shape in shapes.items()}
@@ -77,7 +77,7 @@ def plain_attentions(params: Any, clip: np.ndarray, config: Any, index: int) -> 
 
 
 def drops_of(multipliers: dict[str, Any], config: Any) -> Drops:
-    """The multipliers [b ...] of weights, by their names, as models.forward takes them."""
+    """Returns the multipliers [b ...] of weights, by their names, in the form of models.forward's `drops`."""
     encoder = _encoder_drops(multipliers, "encoder", config)
     if config.model != "factorised_encoder" or not config.temporal_layers:
         return Drops(encoder)
@@ -104,7 +104,7 @@ def _stack(values):
 
 
 def _parted(rows: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """[b count] as arrays of these shapes, [b ...]."""
+    """Splits [b count] into arrays of these shapes, [b ...]."""
     ends = np.cumsum([int(np.prod(shape)) for shape in shapes.values()])[:-1]
     parts = zip(shapes.items(), np.split(rows, ends, axis=1), strict=True)
     return {name: part.reshape(len(rows), *shape) for (name, shape), part in parts}

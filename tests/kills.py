@@ -1,7 +1,8 @@
-"""Commands that are killed at random moments again and again: what they wrote must be whole, the old or the new.
+"""Kills commands at random moments, many times: their output must be complete, either the old or the new.
 
-`python tests/kills.py 100` kills each of them that often, and prints what it met. A process that has loaded our code,
-but not begun to compute, forks one that runs a command over and over, with two results in turn, until it is killed.
+`python tests/kills.py 100` kills each command 100 times and prints the outcomes. A process that has imported our code,
+but not started computing, forks a child that runs a command repeatedly, alternating between two results, until it is
+killed. A training is killed while it runs, started again, and must end with the weights of one that was never killed.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +27,19 @@ from safetensors.numpy import load_file
 from videos import Coding, encode, scene
 
 import vivit.inference.features  # and jax.export: all that a command loads, so that a fork need not
-from vivit import cli, writing
-from vivit.demonstration import demo_checkpoint
+from vivit.cli import main as cli
+from vivit.data.camera import write_camera
+from vivit.demo import demo_checkpoint
+from vivit.files import atomic
+from vivit.reference.config import named
+from vivit.training.logs import read_metrics
 
 SECONDS = 0.4  # within which a command is killed
+TRAINING_SECONDS = 12  # within which a training is killed: it starts, resumes, updates, saves and validates
 
 
 class Job(NamedTuple):
-    """A command, twice, with different results in one place."""
+    """A command in two versions, which write different results to one place."""
 
     commands: tuple[list[str], list[str]]
     output: str
@@ -50,12 +56,12 @@ def weights_of(folder: Path) -> dict[str, np.ndarray]:
 
 
 def jobs(folder: Path) -> dict[str, Job]:
-    """What is killed. The folder has the video film.mkv and the checkpoint other."""
+    """Returns the commands to kill. The folder contains the video film.mkv and the checkpoint other."""
     film, demo, other = str(folder / "film.mkv"), str(demo_checkpoint()), str(folder / "other")
 
     def features(video: str, output: str) -> Job:
         command = ["features", video, "-o", str(folder / output), "--stages", "last_tokens", "--stride", "1"]
-        return Job((command, [*command, "--hop", "3"]), output, arrays_of)
+        return Job((command, [*command, "--clip-stride", "3"]), output, arrays_of)
 
     def convert(output: str, *options: str, read: Callable[[Path], dict[str, np.ndarray]]) -> Job:
         first, second = (["convert", source, str(folder / output), *options] for source in (demo, other))
@@ -70,7 +76,7 @@ def jobs(folder: Path) -> dict[str, Job]:
 
 
 def main(moments: int) -> int:
-    """Prints, for every command, how often its result was the one or the other, and what was left and removed."""
+    """Prints, for every command, how often each result was found, and what was left over and removed."""
     warnings.filterwarnings("ignore", message="os.fork")
     generator = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
@@ -93,19 +99,58 @@ def main(moments: int) -> int:
             assert not _left(folder), _left(folder)
             counts = ", ".join(map(str, met.values()))
             print(f"{title}: {moments} kills; the first, the second, nothing: {counts}; {leaving} left something")
+        print(_train_killed(folder, moments))
     return 0
 
 
+def _train_killed(folder: Path, moments: int) -> str:
+    """Kills one training again and again. Returns a line with how far it came; raises if a file is half written."""
+    _finished(lambda: write_camera(folder / "moves", train=14, validation=7, test=7, frames=8, size=32))
+    (folder / "model.json").write_text(json.dumps({**asdict(named("vivit-tiny/8x2")), "layers": 1}))
+
+    def train(run: str) -> None:
+        recipe = "--learning-rate 0.001 --warmup-steps 2 --batch-size 4 --stride 1 --resize 32 --crop 32 --mesh 1,1,1"
+        often = f"--steps {40 * moments} --save-every 5 --validate-every 20 --keep 2"
+        places = ["--data", str(folder / "moves"), "--model", str(folder / "model.json"), "--folder", str(folder / run)]
+        assert cli.main(["train", *places, *recipe.split(), *often.split()]) == 0
+
+    generator, killed, resumed = random.Random(1), 0, set()
+    while killed < moments:
+        process = os.fork()
+        if not process:
+            _as_child(lambda: train("killed"))
+        time.sleep(generator.uniform(0, TRAINING_SECONDS))
+        os.kill(process, signal.SIGKILL)
+        status = os.waitpid(process, 0)[1]
+        if status == 0:  # it reached its last step first
+            break
+        assert status == signal.SIGKILL
+        killed += 1
+        for name in ("best", "model"):
+            if (folder / "killed" / name).exists():
+                vivit.load(folder / "killed" / name)
+        if (folder / "killed" / "metrics.jsonl").exists():
+            resumed |= {event["step"] for event in read_metrics(folder / "killed" / "metrics.jsonl")}
+    for run in ("killed", "whole"):
+        _finished(lambda run=run: train(run))
+    weights = [weights_of(folder / run / "model") for run in ("killed", "whole")]
+    assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[1])
+    assert not _left(folder), _left(folder)
+    return (
+        f"train: {killed} kills up to step {max(resumed, default=0)}; then the weights of a run that was never killed"
+    )
+
+
 def _prepared(folder: Path) -> None:
-    """Runs in a process of its own."""
+    """Prepares the folder, in a separate process."""
     encode(folder / "film.mkv", scene(40, 32, 32), Coding("ffv1", "bgr0"))
     model = vivit.load(demo_checkpoint())
     other = replace(model, params=jax.tree.map(lambda leaf: leaf + 1, model.params))
-    vivit.save(folder / "other", other)
+    vivit.save(other, folder / "other")
 
 
 def _run(folder: Path, command: list[str]) -> None:
-    """In a process of its own."""
+    """Runs the command in a separate process."""
     with (folder / "film.mkv").open() as stream:
         sys.stdin = stream
         assert cli.main(command) == 0
@@ -117,7 +162,7 @@ def _after(folder: Path, job: Job, command: list[str]) -> str:
 
 
 def _finished(work: Callable[[], object]) -> None:
-    """Runs it in a fork, to its end."""
+    """Runs the command in a fork until it ends."""
     process = os.fork()
     if not process:
         _as_child(work)
@@ -125,15 +170,15 @@ def _finished(work: Callable[[], object]) -> None:
 
 
 def _killed(folder: Path, commands: Sequence[list[str]], seconds: float, *, after_one: bool) -> None:
-    """Runs the commands in turn in a fork, and kills it so many seconds after it first looked at a place to write.
+    """Runs the commands alternately in a fork, and kills it some seconds after it first looks at an output path.
 
-    after_one: or after one of them ended, when the next ones are quick.
+    after_one: count from the end of a command instead, because later commands are fast.
     """
     reader, writer = os.pipe()
     process = os.fork()
     if not process:
-        look = writing.remove_abandoned
-        writing.remove_abandoned = lambda beside: (os.write(writer, b"looks"), look(beside))
+        look = atomic.remove_stale_folders
+        atomic.remove_stale_folders = lambda beside: (os.write(writer, b"looks"), look(beside))
 
         def over_and_over() -> None:
             while True:
@@ -172,8 +217,8 @@ def _digest(folder: Path, job: Job) -> str:
 
 
 def _left(folder: Path) -> list[Path]:
-    """The working folders that were not removed."""
-    return [*folder.rglob(f"{writing.PREFIX}*")]
+    """Returns the working folders that were not removed."""
+    return [*folder.rglob(f"{atomic.PREFIX}*")]
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Live peers, from the [peers] extra: transformers and timm on PyTorch. Tests that need them skip without them."""
+"""Other implementations, from the [peers] extra: transformers and timm on PyTorch. Tests without them are skipped."""
 
 import importlib.abc
 import importlib.machinery
@@ -11,12 +11,12 @@ import pytest
 
 
 def transformers():
-    """(torch, transformers)."""
+    """Returns (torch, transformers)."""
     pytest.importorskip("torch", reason="the [peers] extra is not installed")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # theirs, while they are imported
-        import torch
-        import transformers
+        import torch  # pyright: ignore[reportMissingImports]
+        import transformers  # pyright: ignore[reportMissingImports]
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
@@ -24,14 +24,14 @@ def transformers():
 
 
 def video_processors():
-    """(torch, the module of VivitVideoProcessor), which without torchvision reads, and computes what it does itself."""
+    """Returns (torch, the module of VivitVideoProcessor), which can be imported without torchvision."""
     torch, _ = transformers()
     name = "transformers.models.vivit.video_processing_vivit"
     return torch, pytest.importorskip(name, reason="this transformers has no VivitVideoProcessor")
 
 
 def timm():
-    """timm. It imports torchvision, whose builds for the CPU are not on the registry; a ViT uses none of it."""
+    """Returns timm, with an empty torchvision: the registry has no CPU build of it, and a ViT does not use it."""
     pytest.importorskip("torch", reason="the [peers] extra is not installed")
     if importlib.util.find_spec("timm") is None:
         pytest.skip("timm is not installed")
@@ -39,7 +39,7 @@ def timm():
     sys.meta_path.append(stand_in)  # the last to be asked: a real torchvision comes first
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import timm
+        import timm  # pyright: ignore[reportMissingImports]
     sys.meta_path.remove(stand_in)
     for name in [name for name, module in sys.modules.items() if isinstance(module, _Module)]:
         del sys.modules[name]  # transformers must not take it for the real one
@@ -47,7 +47,7 @@ def timm():
 
 
 class _StandIn(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds every module of torchvision, empty but for classes of whatever name is asked for."""
+    """Imports every module of torchvision as an empty one, with a class for every name that is requested."""
 
     def find_spec(self, fullname, path, target=None):
         if fullname.partition(".")[0] == "torchvision":
@@ -74,7 +74,7 @@ class _Module(types.ModuleType):
 
 
 def randomised(torch, module):
-    """The module with normal weights in every parameter, so that none hides an error by being zero; in evaluation."""
+    """Sets every parameter of a module to normal values, so that zeros cannot hide errors, and evaluation mode."""
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             parameter.normal_(0.0, 0.15)

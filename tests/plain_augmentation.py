@@ -1,4 +1,4 @@
-"""What augmentation means: one pixel at a time, in float64, in loops. Clips are uint8[frames height width 3]."""
+"""The definition of augmentation, pixel by pixel in float64 loops. Clips are uint8[frames height width 3]."""
 
 import colorsys
 import math
@@ -8,24 +8,25 @@ import numpy as np
 
 
 def byte(value: float) -> int:
-    """Cut to 0…255 and rounded, halves up."""
+    """Clips to 0…255 and rounds half up."""
     return math.floor(min(max(value, 0), 255) + 0.5)
 
 
 def each_pixel(clip: np.ndarray, change: Callable[[np.ndarray], list[int]]) -> np.ndarray:
-    """Every pixel, int[3], through the same function."""
+    """Applies a function to every pixel, int[3]."""
     result = np.empty_like(clip)
     for place in np.ndindex(clip.shape[:3]):
         result[place] = change(clip[place].astype(int))
     return result
 
 
-def luma(pixel: np.ndarray) -> int:
-    return (299 * int(pixel[0]) + 587 * int(pixel[1]) + 114 * int(pixel[2]) + 500) // 1000
+def luma(pixel: np.ndarray) -> float:
+    """ITU-R BT.601"""
+    return 0.299 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2]
 
 
 def triangle(size: int, wanted: int) -> np.ndarray:
-    """float[wanted size]: how much of each pixel goes into each pixel of a resized line."""
+    """Returns float[wanted size]: the weight of each source pixel in each pixel of a resized line."""
     scale = size / wanted
     reach = max(scale, 1)
     weights = np.zeros((wanted, size))
@@ -68,7 +69,7 @@ def auto_contrast(clip: np.ndarray, amount: float) -> np.ndarray:
 
 
 def equalize(clip: np.ndarray, amount: float) -> np.ndarray:
-    """A value goes to the number of values below it in the clip, counted in steps of which about 255 fit."""
+    """Maps a value to the number of smaller values in the clip, in steps of about 1/255 of all values."""
     result = clip.copy()
     for color in range(3):
         values = clip[..., color]
@@ -81,7 +82,7 @@ def equalize(clip: np.ndarray, amount: float) -> np.ndarray:
 
 
 def contrast(clip: np.ndarray, factor: float) -> np.ndarray:
-    middle = np.mean([luma(clip[place]) for place in np.ndindex(clip.shape[:3])])
+    middle = np.mean([byte(luma(clip[place])) for place in np.ndindex(clip.shape[:3])])
     return each_pixel(clip, lambda pixel: [byte(middle + (value - middle) * factor) for value in pixel])
 
 
@@ -98,7 +99,7 @@ def sharpness(clip: np.ndarray, factor: float) -> np.ndarray:
 
 
 def moved(clip: np.ndarray, source: Callable[[float, float], tuple[float, float]]) -> np.ndarray:
-    """Each pixel takes the bilinear mean of the four around its source; x, y are from the centre, outside is 128."""
+    """Samples each pixel bilinearly at its source. x, y are relative to the centre; outside is 128."""
     frames, height, width, _ = clip.shape
     result = np.full(clip.shape, 128.0)
     for y in range(height):
@@ -119,7 +120,7 @@ def moved(clip: np.ndarray, source: Callable[[float, float], tuple[float, float]
 
 
 def rotate(clip: np.ndarray, degrees: float) -> np.ndarray:
-    """Counter-clockwise with y downwards: a pixel looks clockwise for its source."""
+    """Rotates counter-clockwise with y downwards: the source of a pixel lies clockwise."""
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     return moved(clip, lambda x, y: (cos * x - sin * y, sin * x + cos * y))
 

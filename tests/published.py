@@ -1,4 +1,4 @@
-"""The fixtures: what published implementations computed, through our own loader."""
+"""The fixtures: results of published implementations, read by our own loader."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 import vivit
-from vivit.checkpoints.flax_names import spellings
-from vivit.checkpoints.renaming import under
-from vivit.checkpoints.spelling import read
+from vivit.checkpoints.flax_names import name_map
+from vivit.checkpoints.name_map import read_params, subtree
 from vivit.reference.config import Config, named
 from vivit.reference.params import Params
 
@@ -28,12 +27,14 @@ class Published(NamedTuple):
     arrays: dict[str, np.ndarray]
 
     def tree(self, prefix: str) -> Params:
-        """The arrays under a prefix ("params" or "grads") as our tree, float64."""
-        return read(under(self.arrays, f"{prefix}/"), spellings(self.config), self.config, prefix, np.float64)[0]
+        """Returns the arrays under a prefix ("params" or "grads") as a Params tree, float64."""
+        return read_params(subtree(self.arrays, f"{prefix}/"), name_map(self.config), self.config, prefix, np.float64)[
+            0
+        ]
 
 
 def published(name: str) -> Published:
-    """One fixture of the published Flax graph."""
+    """Reads one fixture of the published Flax model."""
     with np.load(FIXTURES / f"{name}.npz") as file:
         arrays = dict(file)
     fixture = Published(NAMES[name], None, arrays)

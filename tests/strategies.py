@@ -1,13 +1,11 @@
-"""What the property tests draw: shapes from short lists (each new shape compiles), values from a seed."""
+"""Hypothesis strategies: shapes from short lists (each new shape compiles), values from a seed."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from vivit.audit import random_params, rounded
-from vivit.numerics.hash_dropout import Dropout, halves, multipliers
+from vivit.audit.variants import random_params, rounded
 from vivit.reference.config import Config
 
 MODELS = ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product")
@@ -45,24 +43,15 @@ CORE_FAULTS = [  # core, shape of qkv, heads, shape of mask, what the error says
 ]
 
 
-def all_multipliers(core: str, drawn: Dropout, like: Any) -> Any:
-    """The multipliers that a core draws, as the reference takes them: of the shapes of `like`."""
-    if core == "factorised_dot_product":
-        cores = zip(("temporal", "spatial"), halves(drawn), like, strict=True)
-        return tuple(all_multipliers(*each) for each in cores)
-    outer = like.shape[1] if core != "joint" else 1
-    return multipliers(drawn, outer, *like.shape[-2:]).reshape(like.shape)
-
-
 def small(model: str, **fields) -> Config:
-    """SMALL as one of the four models, mean-pooled where there is no class token."""
+    """Returns SMALL as one of the four models, mean-pooled if the model has no class token."""
     blocks = model in ("factorised_self_attention", "factorised_dot_product")
     return replace(SMALL, model=model, **{"pooling": "mean" if blocks else "token", **fields})
 
 
 @st.composite
 def configs(draw) -> Config:
-    """Small configs of all models, embeddings, poolings, positions, orders and heads."""
+    """Draws small configs of all models, embeddings, poolings, positions, orders and heads."""
     model = draw(st.sampled_from(MODELS))
     blocks = model in ("factorised_self_attention", "factorised_dot_product")
     config = replace(
@@ -83,13 +72,13 @@ def configs(draw) -> Config:
 
 
 def video(config: Config, seed: int, batch: int = 2) -> np.ndarray:
-    """Random pixels in −1…1, float32 that bfloat16 holds exactly: [batch frames height width 3]."""
+    """Returns random pixels in −1…1, float32 values that are exact in bfloat16: [batch frames height width 3]."""
     shape = (batch, config.frames, config.height, config.width, 3)
     return rounded(np.random.default_rng(seed).uniform(-1, 1, shape))
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:
-    """Standard normal values, float32 that bfloat16 holds exactly."""
+    """Returns standard normal values, float32, exact in bfloat16."""
     return rounded(np.random.default_rng(seed).standard_normal(shape))
 
 
@@ -99,7 +88,6 @@ __all__ = [
     "DTYPES",
     "MODELS",
     "SMALL",
-    "all_multipliers",
     "attention_shapes",
     "configs",
     "normal",

@@ -1,4 +1,4 @@
-"""The yardstick itself: what is right passes, what is wrong does not, also where the baseline is wrong alike."""
+"""The error bound itself: correct results pass and wrong ones fail, also when the baseline has the same mistake."""
 
 from dataclasses import replace
 
@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from strategies import DTYPES, seeds, small
 
-from vivit import audit, audit_checkpoint, layers, models
-from vivit.accuracy import CAP, compare, depth_of
+from vivit import layers, models
+from vivit.audit import checkpoint, variants
+from vivit.audit.bound import CAP, compare, depth_of
 from vivit.reference.config import named
 
 EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
@@ -18,6 +19,32 @@ EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
 
 def rounding(expected, dtype):
     return np.asarray(jnp.asarray(expected, dtype), np.float64)
+
+
+@pytest.mark.fast
+def test_a_mean_is_held_to_the_bound_of_the_tokens_that_it_averages():
+    expected = np.ones((1, 4))
+    lucky, common = expected + 1e-7, expected + 4e-6
+    assert not compare(common, lucky, expected, "float32", depth=1).passed
+    assert compare(common, lucky, expected, "float32", depth=1, least_error=3e-6).passed
+    assert not compare(common, lucky, expected, "float32", depth=1, least_error=1e-6).passed
+    means = {
+        (model, pooling): checkpoint.averaged_stages(replace(small(model), pooling=pooling))
+        for model, pooling in [
+            ("spatio_temporal", "token"),
+            ("spatio_temporal", "mean"),
+            ("factorised_encoder", "max"),
+            ("factorised_encoder", "mean"),
+        ]
+    }
+    assert list(means.values()) == [
+        {},
+        {"features": "encoder/norm", "prelogits": "encoder/norm"},
+        {},
+        {"frames": "encoder/norm", "features": "temporal_encoder/norm", "prelogits": "temporal_encoder/norm"},
+    ]
+    averaged = replace(small("factorised_encoder"), temporal_layers=0, representation=5)
+    assert checkpoint.averaged_stages(averaged) == {"features": "frames"}
 
 
 @pytest.mark.fast
@@ -41,20 +68,20 @@ def test_what_is_rounded_once_passes_and_one_wrong_number_does_not(dtype, seed):
 def test_a_mistake_that_the_baseline_shares_passes_nothing(dtype, depth):
     expected = np.random.default_rng(depth).standard_normal((5, 7))
     cap = CAP[dtype] * np.sqrt(depth) * EPSILON[dtype] * np.abs(expected).max()
-    for size, refuted in ((0.99, False), (1.01, True)):
+    for size, baseline_over_cap in ((0.99, False), (1.01, True)):
         wrong = expected + size * cap * np.eye(5, 7)
         comparison = compare(wrong, wrong, expected, dtype, depth=depth)
-        assert comparison.refuted == refuted
-        assert comparison.passed != refuted
-        assert compare(expected, wrong, expected, dtype, depth=depth).passed != refuted  # not even the truth
-    assert str(comparison).startswith("the baseline is refuted: its own error")
+        assert comparison.baseline_over_cap == baseline_over_cap
+        assert comparison.passed != baseline_over_cap
+        assert compare(expected, wrong, expected, dtype, depth=depth).passed != baseline_over_cap  # not even the truth
+    assert str(comparison).startswith("the baseline's own error")
 
 
 @pytest.mark.fast
 def test_the_terms_of_a_difference_widen_the_cap_and_not_the_bound():
     expected = np.random.default_rng(0).standard_normal((5, 7))
     wrong = expected + 1e-3
-    assert compare(wrong, wrong, expected, "float32", depth=1).refuted
+    assert compare(wrong, wrong, expected, "float32", depth=1).baseline_over_cap
     allowed = compare(wrong, wrong, expected, "float32", depth=1, terms=1e3)
     assert allowed.passed
     assert allowed.bound == compare(wrong, wrong, expected, "float32", depth=1).bound
@@ -82,12 +109,12 @@ def test_an_audit_fails_where_production_and_the_baseline_share_a_mistake(monkey
     monkeypatch.setattr(models, "pool", lambda *arguments: 1.01 * layers.pool(*arguments))
     config = replace(named("vivit-tiny/8x2-fe"), classes=(2, 7))
     clip = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    rows = list(audit.audit(clip, {"one": config}))
+    rows = list(variants.audit(clip, {"one": config}))
     assert [row.passed for row in rows] == [False, True]  # a hundredth is within bfloat16's rounding
-    assert rows[0].departs.startswith("frames: the baseline is refuted")
-    verdict = audit_checkpoint.audit_checkpoint(checkpoints.model(config), clip)
+    assert rows[0].departs.startswith("frames: the baseline's own error")
+    verdict = checkpoint.audit_checkpoint(checkpoints.model(config), clip)
     assert not verdict.passed
-    assert verdict.departures[0].stage == "frames"
+    assert verdict.first_failures[0].stage == "frames"
 
 
 @pytest.mark.fast

@@ -16,14 +16,16 @@ from trees import replaced
 from videos import write_video
 
 import vivit
-from vivit import audit_checkpoint, cli, compiled
-from vivit.audit import DTYPES
-from vivit.demonstration import demo_checkpoint
-from vivit.digests import digest_of_params, digest_of_pixels
-from vivit.preprocessing import HUGGING_FACE, Preprocessing
+from vivit import jitted
+from vivit.audit import checkpoint, complete
+from vivit.audit.variants import DTYPES
+from vivit.cli.main import main
+from vivit.demo import demo_checkpoint
+from vivit.hashes import hash_of_params, hash_of_pixels
 from vivit.reference.config import named
 from vivit.reference.params import convert, leaves
 from vivit.versions import source
+from vivit.video.preprocessing import HUGGING_FACE, Preprocessing
 
 FORMS = ("", "-fe", "-fsa", "-fdp")
 
@@ -38,12 +40,12 @@ def clip_path(tmp_path_factory):
 def ready(form="", **fields):
     """A model, of two layers each, with weights that bfloat16 does not hold."""
     made = model(replace(named("vivit-tiny/8x2" + form), layers=2, temporal_layers=1), **fields)
-    return replace(made, params=convert(made.params, lambda leaf: leaf * np.float32(1.0017)))
+    return replace(made, params=convert(made.params, lambda _, leaf: leaf * np.float32(1.0017)))
 
 
 def audited(arguments, tmp_path, capsys):
     """(exit code, standard output, the JSON file) of an audit of a checkpoint."""
-    code = cli.main(["audit", *arguments, "--verbose", "-o", str(tmp_path / "audit.json")])
+    code = main(["audit", *arguments, "--verbose", "-o", str(tmp_path / "audit.json")])
     return code, capsys.readouterr().out, json.loads((tmp_path / "audit.json").read_text())
 
 
@@ -52,10 +54,10 @@ def test_a_sound_checkpoint_passes_at_every_stage_in_both_dtypes(form, clip_path
     preprocessing = HUGGING_FACE if form == "-fe" else None
     if preprocessing is not None:
         preprocessing = replace(preprocessing, resize=36, crop=(32, 32))
-    vivit.save(tmp_path / "model", ready(form, preprocessing=preprocessing))
+    vivit.save(ready(form, preprocessing=preprocessing), tmp_path / "model")
     code, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
     assert code == 0, out
-    stages = list(compiled.stage_shapes(vivit.load(tmp_path / "model").config))
+    stages = list(jitted.stage_shapes(vivit.load(tmp_path / "model").config))
     assert [(row["dtype"], row["stage"]) for row in report["rows"]] == [
         (dtype, name) for dtype in DTYPES for name in stages
     ]
@@ -77,19 +79,19 @@ def test_an_audit_of_the_demo_model_names_the_class_of_each_head(demo_path, tmp_
         said = [decision["reference"], *decision["production"].values()]
         assert [one["label"] for one in said] == [best[0].label] * 3
         assert out.count(best[0].label) == 3
-    assert len(report["decisions"]) == 2
+    assert len(report["decisions"]) == 1
 
 
 def test_the_json_has_all_that_a_signature_needs(clip_path, tmp_path, capsys):
     made = ready()
-    vivit.save(tmp_path / "model", made)
+    vivit.save(made, tmp_path / "model")
     _, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
     assert sorted(os.listdir(tmp_path)) == ["audit.json", "model"]
     clip = made.read(clip_path)
     assert report["clip"] == {
         "shape": [8, 32, 32, 3], "start": 0, "stride": 2, "sha256": hashlib.sha256(clip.tobytes()).hexdigest()
     }  # fmt: skip
-    assert report["weights"]["sha256"] == digest_of_params(made.params)
+    assert report["weights"]["sha256"] == hash_of_params(made.params)
     assert report["weights"]["parameters"] == sum(leaf.size for _, leaf in leaves(made.params))
     assert report["config"]["layers"] == 2
     assert report["preprocessing"]["crop"] == [32, 32]
@@ -113,14 +115,15 @@ def test_the_json_has_all_that_a_signature_needs(clip_path, tmp_path, capsys):
 @pytest.fixture
 def nothing_compared(monkeypatch):
     """Audits whose verdict is empty, for what stands beside it."""
-    empty = audit_checkpoint.Verdict(rows=(), decisions=(), covered={})
-    monkeypatch.setattr(audit_checkpoint, "audit_checkpoint", lambda *_, **__: empty)
+    nearest = checkpoint.NearestStage("tokens", np.zeros((1, 4, 16, 48), np.float32), 1.0, 0.5)
+    empty = checkpoint.CheckpointAudit(rows=(), decisions=(), covered={}, nearest=nearest)
+    monkeypatch.setattr(complete, "audit_checkpoint", lambda *_, **__: empty)
 
 
 @pytest.mark.usefixtures("nothing_compared")
 def test_every_hash_of_an_audit_is_of_the_bytes_that_it_says(clip_path, tmp_path, capsys):
     made = ready(labels=(tuple("ßbcde"),))
-    vivit.save(tmp_path / "model", made)
+    vivit.save(made, tmp_path / "model")
     _, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
     weights = b""
     for path, leaf in leaves(made.params):
@@ -142,7 +145,7 @@ def test_the_hashes_of_one_model_do_not_depend_on_its_format(clip_path, tmp_path
     made = replace(made, config=replace(made.config, order="space_time"))  # which model 1 does not look at
     reports = []
     for to in ("vivit", "huggingface"):
-        vivit.save(tmp_path / to, made, to=to)
+        vivit.save(made, tmp_path / to, to=to)
         reports.append(audited([clip_path, "--checkpoint", str(tmp_path / to)], tmp_path, capsys)[2])
     assert reports[0]["sha256"] == reports[1]["sha256"]
 
@@ -164,13 +167,13 @@ def test_one_leaf_that_production_has_otherwise_fails_at_its_own_stage(
 ):
     """Rounded to bfloat16: what float32 must not bear, and bfloat16 alone may."""
     made = ready()
-    vivit.save(tmp_path / "model", made)
+    vivit.save(made, tmp_path / "model")
     leaf = np.array(dict(leaves(made.params))[path])
     leaf[layer] = leaf[layer].astype(ml_dtypes.bfloat16).astype(np.float32)  # None is all of it
     for name in ("stages", "logits"):
-        right = getattr(compiled, name)
+        right = getattr(jitted, name)
         monkeypatch.setattr(
-            audit_checkpoint.compiled,
+            checkpoint.jitted,
             name,
             lambda params, *rest, right=right, **options: right(replaced(params, path, leaf), *rest, **options),
         )
@@ -184,20 +187,20 @@ def test_one_leaf_that_production_has_otherwise_fails_at_its_own_stage(
 
 
 def test_what_is_no_number_fails_and_is_null_in_the_json(clip_path, tmp_path, capsys, monkeypatch):
-    vivit.save(tmp_path / "model", ready())
-    right = compiled.logits
-    monkeypatch.setattr(audit_checkpoint.compiled, "logits", lambda *rest, **options: right(*rest, **options) * np.nan)
+    vivit.save(ready(), tmp_path / "model")
+    right = jitted.logits
+    monkeypatch.setattr(checkpoint.jitted, "logits", lambda *rest, **options: right(*rest, **options) * np.nan)
     path = tmp_path / "x.json"
-    assert cli.main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "-o", str(path)]) == 1
+    assert main(["audit", clip_path, "--checkpoint", str(tmp_path / "model"), "-o", str(path)]) == 1
     assert "FAIL float32: first departs at logits: error nan exceeds bound" in capsys.readouterr().out
     report = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert [row["error"] for row in report["rows"] if not row["passed"]] == [None, None]
 
 
 def test_another_class_than_the_references_fails(clip_path, tmp_path, capsys, monkeypatch):
-    vivit.save(tmp_path / "model", ready())
-    right = compiled.logits
-    monkeypatch.setattr(audit_checkpoint.compiled, "logits", lambda *rest, **options: -right(*rest, **options))
+    vivit.save(ready(), tmp_path / "model")
+    right = jitted.logits
+    monkeypatch.setattr(checkpoint.jitted, "logits", lambda *rest, **options: -right(*rest, **options))
     code, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
     assert code == 1
     (decision,) = report["decisions"]
@@ -209,16 +212,16 @@ def test_another_class_than_the_references_fails(clip_path, tmp_path, capsys, mo
 def test_stages_too_large_to_be_held_are_never_asked_for_and_said_to_be_covered(
     clip_path, tmp_path, capsys, monkeypatch
 ):
-    vivit.save(tmp_path / "model", ready("-fsa"))
-    monkeypatch.setattr(audit_checkpoint, "LARGEST_STAGE", 64 * 48 - 1)
-    asked, right = [], compiled.stages
+    vivit.save(ready("-fsa"), tmp_path / "model")
+    monkeypatch.setattr(checkpoint, "LARGEST_STAGE", 64 * 48 - 1)
+    asked, right = [], jitted.stages
     monkeypatch.setattr(
-        audit_checkpoint.compiled,
+        checkpoint.jitted,
         "stages",
         lambda *rest, names, **options: (asked.extend(names), right(*rest, names=names, **options))[1],
     )
     code, out, report = audited([clip_path, "--checkpoint", str(tmp_path / "model")], tmp_path, capsys)
-    shapes = compiled.stage_shapes(vivit.load(tmp_path / "model").config)
+    shapes = jitted.stage_shapes(vivit.load(tmp_path / "model").config)
     large = {name for name, shape in shapes.items() if math.prod(shape) >= 64 * 48}
     assert code == 0
     assert large == report["covered"].keys()
@@ -227,14 +230,14 @@ def test_stages_too_large_to_be_held_are_never_asked_for_and_said_to_be_covered(
     for name, through in report["covered"].items():
         assert list(shapes).index(name) < list(shapes).index(through)
         assert through not in large
-    assert "stages too large to be held, not compared by themselves but through" in out
+    assert "stages too large to store, compared through" in out
 
 
 def test_attention_weights_of_vivit_b_are_covered_by_the_attention_of_their_layer():
-    names, covered = audit_checkpoint.compared(named("vivit-b/16x2"))
+    names, covered = checkpoint.compared_stages(named("vivit-b/16x2"))
     assert covered == {f"encoder/{layer}/weights": f"encoder/{layer}/attention" for layer in range(12)}
     assert "encoder/11/out" in names
-    names, covered = audit_checkpoint.compared(named("vivit-b/16x2-fe"))
+    names, covered = checkpoint.compared_stages(named("vivit-b/16x2-fe"))
     assert not covered
     assert "temporal_encoder/3/weights" in names
 
@@ -242,31 +245,31 @@ def test_attention_weights_of_vivit_b_are_covered_by_the_attention_of_their_laye
 def test_a_digest_of_weights_is_that_of_their_numbers_and_not_of_a_file(tmp_path):
     made = ready()
     for to in ("vivit", "huggingface"):
-        vivit.save(tmp_path / to, made, to=to)
-    digests = [digest_of_params(vivit.load(tmp_path / to).params) for to in ("vivit", "huggingface")]
-    assert digests == [digest_of_params(made.params)] * 2
+        vivit.save(made, tmp_path / to, to=to)
+    digests = [hash_of_params(vivit.load(tmp_path / to).params) for to in ("vivit", "huggingface")]
+    assert digests == [hash_of_params(made.params)] * 2
     for path, leaf in leaves(made.params):
         other = np.array(leaf)
         other.flat[-1] = np.nextafter(other.flat[-1], np.float32(9))
-        assert digest_of_params(replaced(made.params, path, other)) != digests[0]
+        assert hash_of_params(replaced(made.params, path, other)) != digests[0]
 
 
 def test_a_digest_of_pixels_sees_every_pixel_and_no_layout_of_memory():
     clip = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
-    assert digest_of_pixels(np.asfortranarray(clip)) == hashlib.sha256(clip.tobytes()).hexdigest()
+    assert hash_of_pixels(np.asfortranarray(clip)) == hashlib.sha256(clip.tobytes()).hexdigest()
     changed = clip.copy()
     changed[1, 2, 3, 2] ^= 1
-    assert digest_of_pixels(changed) != digest_of_pixels(clip)
+    assert hash_of_pixels(changed) != hash_of_pixels(clip)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{clip}", "--checkpoint", "{demo}", "--model", "spatio_temporal"], "--model and --size choose among random"),
-        (["{clip}", "--checkpoint", "{demo}", "--size", "tiny"], "leave them out with --checkpoint"),
+        (["{clip}", "--checkpoint", "{demo}", "--model", "spatio_temporal"], "--model and --size select random"),
+        (["{clip}", "--checkpoint", "{demo}", "--size", "tiny"], "omit them with --checkpoint"),
         (["{clip}", "--checkpoint", "{here}/nothing"], "nothing does not exist: it must be a folder"),
-        (["{short}", "--checkpoint", "{demo}"], "short.mkv has 7 frames: 8 frames at stride 1 from frame 0 on need 8"),
-        (["{clip}", "--frames", "16"], "--frames is of a checkpoint: name it with --checkpoint"),
+        (["{short}", "--checkpoint", "{demo}"], "short.mkv has 7 frames: 8 frames at stride 2 from frame 0 on need 15"),
+        (["{clip}", "--frames", "16"], "--frames applies to a checkpoint: pass --checkpoint as well"),
         (["{here}/none.mp4", "--checkpoint", "{demo}"], "none.mp4 is not a file: it must be a video"),
         (["{clip}", "--checkpoint", "{demo}", "-o", "{here}/no/x"], "the folder {here}/no does not exist"),
     ],
@@ -274,7 +277,7 @@ def test_a_digest_of_pixels_sees_every_pixel_and_no_layout_of_memory():
 def test_an_audit_of_bad_input_is_one_line(arguments, message, clip_path, tmp_path, capsys):
     write_video(tmp_path / "short.mkv", 7)
     places = dict(clip=clip_path, demo=demo_checkpoint(), here=tmp_path, short=tmp_path / "short.mkv")
-    assert cli.main(["audit", *(argument.format(**places) for argument in arguments)]) == 2
+    assert main(["audit", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert message.format(**places) in error
     assert error.count("\n") == 1

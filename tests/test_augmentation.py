@@ -1,4 +1,4 @@
-"""Augmentation against its plain definition, and what holds for all frames, draws and options."""
+"""Augmentation against its plain definition, and properties of all frames, draws and options."""
 
 import dataclasses
 import itertools
@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from tests import plain_augmentation as plain
 from tests.strategies import seeds
 from vivit.data import augmentation, color, randaugment
-from vivit.data.augmentation import Augmentation, Draw, Erased, augment
+from vivit.data.augmentation import Augmentation, Draw, Erased, augment, check_flips, directions
 from vivit.data.color import ColorChange
-from vivit.data.directions import check_flips, directions
 from vivit.data.randaugment import AMOUNTS, Operation
 
 pytestmark = pytest.mark.fast
@@ -21,7 +20,7 @@ pytestmark = pytest.mark.fast
 EVERYTHING = Augmentation(
     scale=(0.7, 1.6), random_crop=True, flip=0.5, color=0.5, grey=0.3, operations=3, magnitude=17, erase=0.5
 )
-TABLES = ("identity", "auto_contrast", "equalize", "solarize", "posterize")  # of integers: nothing is rounded
+TABLES = ("identity", "equalize", "solarize", "posterize")  # of integers: nothing is rounded
 sizes = st.sampled_from((1, 2, 5, 11, 16))
 signs = st.sampled_from((-1, 1))
 strengths = st.floats(0, 0.99)  # by 30° a source comes to lie on the border itself, where rounding decides
@@ -63,7 +62,10 @@ def test_colours_change_as_in_the_hexcone_at_the_corners_of_the_cube_and_the_gre
 @given(seeds)
 def test_grey_is_the_luma(seed):
     clip = random_clip(seed)
-    np.testing.assert_array_equal(color.to_grey(clip), plain.each_pixel(clip, lambda pixel: [plain.luma(pixel)] * 3))
+    grey = color.to_grey(clip)
+    for place in np.ndindex(clip.shape[:3]):
+        assert abs(grey[place] - plain.luma(clip[place])).max() <= 0.51
+        assert len(set(grey[place].tolist())) == 1
 
 
 @pytest.mark.parametrize("name", list(AMOUNTS))
@@ -72,7 +74,7 @@ def test_an_operation_of_randaugment_is_its_definition(name, seed, height, width
     clip, amount = random_clip(seed, 2, height, width), AMOUNTS[name](strength, sign)
     actual, expected = randaugment.distort(clip, Operation(name, amount)), plain.OPERATIONS[name](clip, amount)
     assert actual.dtype == np.uint8
-    # Pillow moves pictures without rounding: it leaves the fraction away, of what the definition has in float64
+    # Pillow leaves fractions away where the definition rounds, or has them in float64
     assert farthest(actual, expected) <= (0 if name in TABLES else 1 + 1e-9)
 
 
@@ -100,11 +102,12 @@ def test_a_draw_is_applied_as_resize_crop_flip_grey_erase(seed):
     expected = augmentation.resize(clip, 17, 23)
     for frame, y, x in np.ndindex(2, 7, 10):
         pixel = [plain.luma(expected[frame, 4 + y, 2 + 9 - x])] * 3
-        np.testing.assert_array_equal(actual[frame, y, x], [9, 8, 7] if 1 <= y < 4 and 2 <= x < 6 else pixel)
+        wanted = [9, 8, 7] if 1 <= y < 4 and 2 <= x < 6 else pixel
+        np.testing.assert_allclose(actual[frame, y, x], wanted, rtol=0, atol=0.51)
 
 
 @given(seeds)
-def test_operations_colour_grey_and_erasing_follow_one_another_in_this_order(seed):
+def test_operations_color_grey_and_erasing_are_applied_in_this_order(seed):
     clip = random_clip(seed, 2, 6, 5)
     operations = (Operation("posterize", 5), Operation("solarize", 100.0))
     change, erased = ColorChange(0.1, 0.7, 1.3, 0.1), Erased(0, 1, 2, 2, (1, 2, 3))
@@ -143,7 +146,7 @@ def test_different_generators_augment_differently():
 
 
 @given(seeds, sizes, sizes)
-def test_by_default_the_centre_is_cut_out(seed, above, left):
+def test_the_default_is_a_centre_crop(seed, above, left):
     clip = random_clip(seed, 2, 3 + 2 * above, 4 + 2 * left)
     actual = augment(clip, np.random.default_rng(seed), Augmentation(), height=3, width=4)
     np.testing.assert_array_equal(actual, clip[:, above : above + 3, left : left + 4])
@@ -154,7 +157,7 @@ def draws(options, count=2000, size=(40, 60), **wanted):
     return [augmentation.draw(generator, options, size, **(wanted or dict(height=20, width=20))) for _ in range(count)]
 
 
-def test_what_is_drawn_is_as_frequent_as_the_options_say():
+def test_augmentations_are_as_frequent_as_the_options_say():
     drawn = draws(Augmentation(flip=0.5, color=0.8, grey=0.1, erase=0.25))
     for field, probability in (("flip", 0.5), ("color", 0.8), ("grey", 0.1), ("erased", 0.25)):
         happened = np.mean([bool(getattr(each, field)) for each in drawn])
@@ -214,7 +217,7 @@ def test_an_erased_rectangle_is_inside_the_frame(seed, height, width):
         ("magnitude", 31, r"magnitude is 31: it must be a number from 0 to 30"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(field, value, message):
+def test_invalid_options_are_rejected(field, value, message):
     with pytest.raises(ValueError, match=message):
         Augmentation(**{field: value})
 
@@ -229,7 +232,7 @@ def test_options_that_do_not_fit_are_refused(field, value, message):
         (np.zeros((2, 3, 3, 3), np.uint8), (2, 0), r"width is 0: it must be a positive integer"),
     ],
 )
-def test_clips_and_sizes_that_do_not_fit_are_refused(clip, size, message):
+def test_invalid_clips_and_sizes_are_rejected(clip, size, message):
     with pytest.raises(ValueError, match=message):
         augment(clip, np.random.default_rng(0), Augmentation(), height=size[0], width=size[1])
 
@@ -260,11 +263,11 @@ def test_labels_that_look_like_directions(label):
 @pytest.mark.parametrize(
     "label", ["bright light", "copyright", "pouring leftovers", "Moving up", "cleft", "zoom in", "digit-3", ""]
 )
-def test_labels_that_look_like_no_directions(label):
+def test_labels_that_do_not_look_like_directions(label):
     assert directions([label]) == []
 
 
-def test_flips_are_warned_of_when_labels_look_like_directions():
+def test_flips_give_a_warning_if_labels_look_like_directions():
     labels = ["walking", "turning left", "turning right"]
     assert check_flips(Augmentation(flip=0.5), labels) == (
         "flip is 0.5, but 2 of 3 labels look like directions, such as 'turning left': "

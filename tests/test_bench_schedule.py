@@ -1,4 +1,4 @@
-"""bench schedule: what it reads from the compiler's dump, and that it reads a kernel of known length rightly."""
+"""bench schedule: reading the compiler's dump, checked on a kernel of known length."""
 
 import json
 import math
@@ -6,13 +6,15 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
+from strategies import small
 
-from bench import bundles, hlo, pallas_calls, schedule
+from bench import bundles, hlo, model_schedule, pallas_calls, schedule, schedule_table
 from bench.chips import CHIPS, environment
 from bench.workloads import WORKLOADS, Workload
 
@@ -111,7 +113,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert cost.kernels == {hlo.Kernel("my_kernel.3", ((), (16, 128)), ((8, 128),), 4096): 7}
 
 
-def test_an_operation_without_an_estimate_is_told_apart():
+def test_an_operation_without_an_estimate_is_counted_separately():
     cost = hlo.cost(PROGRAM.replace('"30"', str(2**60).join('""')))
     assert (cost.estimates, cost.unknown) == ({"other": 7 * 100}, 1)
 
@@ -160,9 +162,39 @@ def test_the_names_of_the_schedule_are_those_of_the_workloads():
     assert tuple(WORKLOADS) == schedule.WORKLOADS
 
 
+@pytest.mark.parametrize("implementation", model_schedule.IMPLEMENTATIONS)
+def test_every_row_of_the_models_traces_with_the_shapes_of_its_arguments(implementation):
+    config = small("factorised_encoder", layers=2)
+    compiler = SimpleNamespace(abstract=jax.ShapeDtypeStruct)
+    for direction in model_schedule.directions(implementation, schedule.DIRECTIONS):
+        function, arguments = model_schedule.program(compiler, "bfloat16", config, 2, implementation, direction)
+        result = jax.eval_shape(function, *arguments)
+        if direction == "forward":
+            assert result.shape == (2, sum(config.classes))
+            continue
+        changed = result[0] if implementation.startswith("update") else result  # the state, or the gradient
+        assert jax.tree.map(lambda leaf: leaf.shape, changed) == jax.tree.map(lambda leaf: leaf.shape, arguments[0])
+
+
+def test_what_users_run_is_scheduled_once_in_each_direction():
+    options = SimpleNamespace(forward=False, model=["2"], chip=["v3"], only=["scanned", "update"], layout=None)
+    jobs = [(job.implementation, job.direction) for job in schedule._jobs(options)]
+    backward = ("scanned none", "scanned fast", "scanned lean", "scanned dropout", "update sgd", "update adamw")
+    assert jobs == [("scanned", "forward"), *((name, "forward+backward") for name in backward)]
+
+
+def test_a_model_s_row_has_its_part_of_the_matrix_units_and_its_memory():
+    row = {"kernel_cycles": 3e8, "kinds": {"copy": 1e7}, "unknown": 0, "temporary_bytes": 3.2e9, "held_bytes": 9e8}
+    job = schedule.Job("v3", "bfloat16", "-fe", "scanned lean", "forward+backward")
+    (table,) = schedule_table.model_tables({job: {"cycles": 4.166e8, **row}})
+    cells = dict(zip(table.columns, table.rows[0], strict=True))
+    assert cells["MXU"] == "50%"  # of 208.3 Mcycles: three times the forward's 284 G multiply-adds a clip
+    assert (cells["temp GB"], cells["held GB"], cells["of GB"], cells["copies"]) == ("3.2", "0.9", "16", "10.0")
+
+
 @pytest.mark.skipif(find_spec("libtpu") is None, reason="libtpu is not installed")
 @pytest.mark.parametrize("chip", CHIPS)
-def test_a_kernel_of_known_length_is_read_rightly_from_the_dump(chip, tmp_path):
+def test_a_kernel_of_known_length_is_parsed_correctly(chip, tmp_path):
     program = (sys.executable, "-m", "bench", "schedule", "--worker", chip, str(tmp_path))
     done = subprocess.run(
         program, input="[]", env=environment(tmp_path), capture_output=True, text=True, check=False, cwd=ROOT

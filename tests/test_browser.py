@@ -1,4 +1,4 @@
-"""The browser of the other tests sees what a page does: without this, that a page does nothing would prove nothing."""
+"""The tests' browser detects what a page does; otherwise a test that a page does nothing would prove nothing."""
 
 import pytest
 from browser import chromium, visit

@@ -1,4 +1,4 @@
-"""Every format through the public loader: fixtures, round trips over configs, what a file says and what it does not."""
+"""Every format through the public loader: fixtures, round trips over configs, recorded and missing fields."""
 
 import json
 import shutil
@@ -13,9 +13,9 @@ from published import FIXTURES, NAMES, published
 from strategies import SMALL, configs, random_params, seeds, small, video
 
 import vivit
-from vivit.preprocessing import HUGGING_FACE, PUBLISHED
 from vivit.reference.config import named
 from vivit.reference.params import leaves
+from vivit.video.preprocessing import HUGGING_FACE, PUBLISHED
 
 TINY = named("vivit-tiny/8x2")
 FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -61,11 +61,11 @@ def test_our_own_format_and_the_joined_tree_give_back_every_number(config, seed,
         tuple(f"class {head} {index}" for index in range(count)) for head, count in enumerate(config.classes)
     )
     before = model(config, seed, labels=labels or None)
-    vivit.save(folder / "ours", before)
+    vivit.save(before, folder / "ours")
     after = vivit.load(folder / "ours")
     assert (after.config, after.labels, after.preprocessing) == (config, before.labels, before.preprocessing)
     assert same(after.params, before.params)
-    vivit.save(folder / "tree.npz", before, to="npz")
+    vivit.save(before, folder / "tree.npz", to="npz")
     assert same(vivit.load(folder / "tree.npz", config).params, before.params)
     found = vivit.load(folder / "tree.npz", **said(config))
     assert same(found.params, before.params)
@@ -93,7 +93,7 @@ def test_published_msgpack_with_optimizer_state_and_chunks(wrap, chunks, tmp_pat
 
 
 @pytest.mark.fast
-def test_what_a_tree_leaves_open_is_asked_for_in_one_error(tmp_path):
+def test_one_error_names_all_fields_that_a_tree_does_not_record(tmp_path):
     np.savez(tmp_path / "three", **tree(named("vivit-tiny/8x2-fsa")))
     with pytest.raises(ValueError, match=r"order= .*pooling= .*frames= height= width= .*8 frames of 32x32; 32 frames"):
         vivit.load(tmp_path / "three.npz")
@@ -107,7 +107,7 @@ def test_what_a_tree_leaves_open_is_asked_for_in_one_error(tmp_path):
 
 
 @pytest.mark.fast
-def test_frames_settle_what_is_open_and_adapt_what_is_not(tmp_path):
+def test_frames_complete_an_ambiguous_size_and_resize_a_known_one(tmp_path):
     np.savez(tmp_path / "one", **tree(TINY))
     assert vivit.load(tmp_path / "one.npz", frames=32).config.height == 16
     assert vivit.load(tmp_path / "one.npz", height=64).config.frames == 2
@@ -128,10 +128,10 @@ def test_a_wide_picture_needs_its_height_and_width(tmp_path):
 
 
 @pytest.mark.fast
-def test_what_was_said_must_not_contradict_the_file(tmp_path, hf_fixture):
+def test_overrides_must_not_contradict_the_file(tmp_path, hf_fixture):
     with pytest.raises(ValueError, match=r"pooling is 'mean': .* has 'token'"):
         vivit.load(hf_fixture, pooling="mean")
-    with pytest.raises(ValueError, match="it was said to be Config"):
+    with pytest.raises(ValueError, match="config is Config"):
         vivit.load(hf_fixture, replace(TINY, epsilon=1e-5))
     np.savez(tmp_path / "one", **tree(TINY))
     with pytest.raises(ValueError, match=r"classes is \(3, 3\): .* has 5 in all"):
@@ -141,7 +141,7 @@ def test_what_was_said_must_not_contradict_the_file(tmp_path, hf_fixture):
 @pytest.mark.parametrize("model_name", ["spatio_temporal", "factorised_encoder", "factorised_self_attention"])
 def test_another_clip_size_computes_what_resized_positions_compute(model_name, tmp_path):
     config = small(model_name)
-    vivit.save(tmp_path / "ours", model(config))
+    vivit.save(model(config), tmp_path / "ours")
     clip = video(replace(config, frames=8, height=18, width=21), 1)
     expected = vivit.load(tmp_path / "ours").logits(clip, resize=True)
     resized = vivit.load(tmp_path / "ours", frames=8, height=18, width=21)
@@ -185,7 +185,7 @@ def test_a_sharded_folder_and_both_generations_of_names_load_alike(tmp_path):
         ({"video_processor_type": "VivitVideoProcessor"}, -3, 1),
     ],
 )
-def test_the_stated_preprocessing_is_used_and_travels(stated, lowest, highest, tmp_path):
+def test_the_stated_preprocessing_is_used_and_saved(stated, lowest, highest, tmp_path):
     stated = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, **stated}
     folder = hugging_face_folder(tmp_path / "port", TINY, preprocessor_config=stated)
     loaded = vivit.load(folder)
@@ -193,9 +193,9 @@ def test_the_stated_preprocessing_is_used_and_travels(stated, lowest, highest, t
     if ends.dtype == np.uint8:  # forward scales it to -1…1
         ends = ends / 127.5 - 1
     assert_same(ends, [[lowest] * 3, [highest] * 3], 1e-6)
-    assert f"preprocessing: {lowest}…{highest}, as the checkpoint states" in loaded.report.notes
+    assert f"preprocessing: {lowest}…{highest}, from the checkpoint" in loaded.report.notes
     assert (loaded.preprocessing.resize, loaded.preprocessing.crop) == (40, (32, 32))
-    vivit.save(tmp_path / "ours", loaded)
+    vivit.save(loaded, tmp_path / "ours")
     assert vivit.load(tmp_path / "ours").preprocessing == loaded.preprocessing
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32, 3), np.uint8)
     expected = loaded.logits(np.float32(pixels * ((highest - lowest) / 255.0) + lowest))
@@ -243,7 +243,7 @@ def test_the_report_lists_every_leaf(hf_fixture):
     assert [one.leaf for one in loaded.report.origins] == [path for path, _ in leaves(loaded.params)]
     text = str(loaded.report)
     assert "encoder.layer.0…2.attention.attention.{query,key,value}.weight" in text
-    assert "transposed, side by side, 3 layers stacked" in text
+    assert "transposed, concatenated, 3 layers stacked" in text
 
 
 @pytest.mark.fast

@@ -1,4 +1,4 @@
-"""Hugging Face's JSON files, without its code: activations, class names, what its processors read and write."""
+"""Hugging Face's JSON files, without its code: activations, class names, files of its processors."""
 
 import json
 from dataclasses import replace
@@ -9,9 +9,9 @@ from accuracy import assert_same
 from checkpoints import hugging_face_folder, model, tree
 
 import vivit
-from vivit import cli
-from vivit.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
+from vivit.cli.main import main
 from vivit.reference.config import named
+from vivit.video.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
 
 pytestmark = pytest.mark.fast
 
@@ -29,7 +29,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
 def written(folder, **preprocessing):
     """The preprocessor_config.json of a model with this preprocessing."""
     made = Preprocessing(**{"resize": 40, "crop": (32, 32), **preprocessing})
-    vivit.save(folder, model(TINY, preprocessing=made), to="huggingface")
+    vivit.save(model(TINY, preprocessing=made), folder, to="huggingface")
     return json.loads((folder / "preprocessor_config.json").read_text())
 
 
@@ -52,7 +52,7 @@ def test_another_activation_is_named(activation, tmp_path):
 
 def test_names_of_all_classes_are_the_labels(tmp_path):
     names = ("cat", "dog", "fish", "bird", "worm")
-    vivit.save(tmp_path / "port", model(TINY, labels=(names,)), to="huggingface")
+    vivit.save(model(TINY, labels=(names,)), tmp_path / "port", to="huggingface")
     assert vivit.load(tmp_path / "port").labels == (names,)
 
 
@@ -123,9 +123,9 @@ def test_what_todays_transformers_writes_is_read_before_what_older_ones_wrote(fi
     assert (found.resize, found.crop) == (37, (32, 32))
 
 
-def test_a_processor_of_other_parts_leaves_the_file_of_its_own(tmp_path):
+def test_a_processor_with_other_parts_keeps_its_own_file(tmp_path):
     folder = hugging_face_folder(tmp_path / "port", TINY, processor_config={"tokenizer": {}})
-    assert vivit.load(folder).preprocessing == vivit.preprocessing.preprocessing_for(32, 32)
+    assert vivit.load(folder).preprocessing == vivit.video.preprocessing.preprocessing_for(32, 32)
 
 
 @pytest.mark.parametrize(("rescales", "offset"), [(True, 1.0), (False, 0.0)])
@@ -148,23 +148,24 @@ def test_a_model_that_the_port_cannot_hold_is_refused_before_anything_else(sourc
     """Before its weights, which are broken, are read, what they leave open is asked for, or DEST is looked at."""
     monkeypatch.chdir(tmp_path)
     config = named("vivit-tiny/8x2-fsa")
-    vivit.save("ours", model(config))
+    vivit.save(model(config), "ours")
     (tmp_path / "ours" / "model.safetensors").write_bytes(b"broken")
     np.savez(tmp_path / "tree", **tree(config))
     arguments = {"demo": ["demo"], "ours": ["ours"], "tree": ["tree.npz", "--model", config.model]}[source]
     (tmp_path / "taken").write_text("mine")
     monkeypatch.setattr("vivit.checkpoints.load.load", lambda *_, **__: pytest.fail("it was read"))
-    assert cli.main(["convert", *arguments, "taken", "--to", "huggingface"]) == 2
+    assert main(["convert", *arguments, "taken", "--to", "huggingface"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("vivit convert: Hugging Face's ViViT cannot hold this model: model is 'factorised_self_att")
+    reason = "pooling is 'mean': it must be 'token'" if source == "demo" else "model is 'factorised_self_att"
+    assert said.startswith(f"vivit convert: Hugging Face's ViViT cannot hold this model: {reason}")
     assert said.count("\n") == 1
 
 
 def test_the_demo_model_is_converted_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["convert", "demo", "tree.npz", "--to", "npz"]) == 0
+    assert main(["convert", "demo", "tree.npz", "--to", "npz"]) == 0
     with np.load("tree.npz") as file:
-        assert file["embedding/kernel"].shape == (2, 8, 8, 3, 48)
+        assert file["embedding/kernel"].shape == (4, 12, 12, 3, 72)
 
 
 def test_a_model_is_refused_by_its_config_before_its_weights_are_looked_at(tmp_path):
@@ -172,4 +173,4 @@ def test_a_model_is_refused_by_its_config_before_its_weights_are_looked_at(tmp_p
     bias = np.full_like(made.params.embedding.bias, np.nan)
     made = replace(made, params=made.params._replace(embedding=made.params.embedding._replace(bias=bias)))
     with pytest.raises(ValueError, match="cannot hold this model: model is 'factorised_encoder'"):
-        vivit.save(tmp_path / "port", made, to="huggingface")
+        vivit.save(made, tmp_path / "port", to="huggingface")

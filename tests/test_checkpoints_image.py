@@ -13,7 +13,7 @@ from strategies import random_params
 import vivit
 from vivit.checkpoints import flax_names
 from vivit.checkpoints.image_source import read_image_model
-from vivit.checkpoints.spelling import write
+from vivit.checkpoints.name_map import write_params
 from vivit.reference import models
 from vivit.reference.config import Config, named
 from vivit.reference.params import leaves
@@ -37,7 +37,7 @@ SIZES = dict(channels=24, heads=4, hidden=10, layers=2, classes=(5,))
 
 def image_arrays(config=IMAGE, form="vision_transformer", seed=0):
     """Random weights of an image ViT under the names of one of the published forms."""
-    arrays = write(random_params(config, seed), flax_names.spellings(config, image=True), config)
+    arrays = write_params(random_params(config, seed), flax_names.name_map(config, image=True), config)
     arrays = {name.replace("output_projection/", "head/"): array for name, array in arrays.items()}
     if form.startswith("vision_transformer"):
         for ours, theirs in (("MultiHeadDotProductAttention_0", "MultiHeadDotProductAttention_1"),
@@ -102,7 +102,7 @@ def test_no_published_form_is_taken_for_a_video_model_of_sampled_frames(form, tm
     token=st.booleans(),
 )
 @settings(max_examples=12)
-def test_every_leaf_of_any_model_at_any_size_is_what_the_report_says(suffix, embedding, size, token, tmp_path_factory):
+def test_every_leaf_of_any_model_at_any_size_matches_the_report(suffix, embedding, size, token, tmp_path_factory):
     path = tmp_path_factory.mktemp("image") / "image.npz"
     source = IMAGE if token else AVERAGED
     np.savez(path, **image_arrays(source))
@@ -187,8 +187,10 @@ def test_the_head_is_kept_on_request_with_its_representation(tmp_path):
     assert_same(started.params.representation.kernel, random_params(source).representation.kernel, 0)
     fresh = vivit.from_image_model(tmp_path / "image.npz", config)
     assert not np.asarray(fresh.params.head.kernel).any()
-    (left,) = (note for note in fresh.report.notes if note.startswith("left: "))
-    assert {"head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"} == set(left[6:].split(", "))
+    (unused,) = (note for note in fresh.report.notes if note.startswith("not used: "))
+    assert {"head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"} == set(
+        unused.removeprefix("not used: ").split(", ")
+    )
 
 
 def test_the_same_seed_draws_the_same_fresh_leaves(image_path):
@@ -210,7 +212,7 @@ def test_the_same_seed_draws_the_same_fresh_leaves(image_path):
         ({}, "average", "embedding is 'average': it must be one of central_frame, inflation"),
     ],
 )
-def test_what_does_not_fit_is_named(fields, embedding, message, image_path):
+def test_invalid_arguments_are_named(fields, embedding, message, image_path):
     config = replace(named("vivit-tiny/8x2"), **SIZES, tubelet=(2, 4, 4))
     config = replace(config, **fields)
     with pytest.raises(ValueError, match=message):

@@ -13,12 +13,12 @@ import vivit
 from vivit.checkpoints import torch_names
 from vivit.checkpoints.huggingface import GELU
 from vivit.checkpoints.image_source import read_image_model
-from vivit.checkpoints.spelling import read
-from vivit.model import Model
-from vivit.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
+from vivit.checkpoints.name_map import read_params
+from vivit.pretrained import Model
 from vivit.reference import layers
 from vivit.reference.config import named
 from vivit.reference.params import leaves
+from vivit.video.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
 
 CONFIG = replace(named("vivit-tiny/8x2"), frames=6)
 SIZES = dict(hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=96, image_size=32)
@@ -40,8 +40,8 @@ def gradients(loaded, module, config, **options):
     """Their gradients as our tree, by the very names that weights are read by."""
     arrays = {name: parameter.grad.numpy() for name, parameter in module.named_parameters()}
     arrays = torch_names.timm_names(arrays) if "timm" in options else torch_names.plain_names(arrays)
-    spelled = torch_names.spellings(config, image=config.frames == 1)
-    return read(arrays, spelled, config, "gradients", np.asarray)[0]
+    spelled = torch_names.name_map(config, image=config.frames == 1)
+    return read_params(arrays, spelled, config, "gradients", np.asarray)[0]
 
 
 def assert_gradients(loaded, clip, module, config, **options):
@@ -90,7 +90,7 @@ def test_what_we_export_the_port_loads_with_the_same_logits(fields, tmp_path):
     torch, transformers = peers.transformers()
     config = replace(CONFIG, **fields)
     ours = Model(config=config, params=random_params(config), labels=(tuple(NAMES),) if config.classes else None)
-    vivit.save(tmp_path / "port", ours, to="huggingface")
+    vivit.save(ours, tmp_path / "port", to="huggingface")
     kind, options = transformers.VivitForVideoClassification, {}
     if not config.classes:
         kind, options = transformers.VivitModel, dict(add_pooling_layer=False)
@@ -117,8 +117,8 @@ def processed(request, tmp_path):
     """(a folder of the port, frames larger than the model's crop, what our preprocessing makes of the crop)."""
     preprocessing = replace(request.param, resize=36, crop=(32, 32))
     vivit.save(
-        tmp_path / "port",
         Model(config=CONFIG, params=random_params(CONFIG), preprocessing=preprocessing),
+        tmp_path / "port",
         to="huggingface",
     )
     frames = np.random.default_rng(4).integers(0, 256, (6, 36, 40, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Published checkpoints of uniformly sampled frames, whose kernel is an image's; and image models told from them."""
+"""Published checkpoints of uniformly sampled frames, whose kernel is an image's, as opposed to image models."""
 
 from dataclasses import replace
 
@@ -57,7 +57,7 @@ def test_a_published_kernel_embeds_each_sampled_frame_as_an_image(name, tmp_path
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_of_sampled_frames_is_written_as_it_is_published(name, tmp_path):
     config = small(name, **SAMPLED)
-    vivit.save(tmp_path / "tree.npz", model(config), to="npz")
+    vivit.save(model(config), tmp_path / "tree.npz", to="npz")
     with np.load(tmp_path / "tree.npz") as file:
         written = dict(file)
     expected = published(config)
@@ -96,9 +96,7 @@ ASKED = [  # suffix, sampled frames, what is said, what the error asks for
 
 
 @pytest.mark.parametrize(("suffix", "frames", "given", "message"), ASKED)
-def test_what_neither_the_tree_nor_the_caller_says_of_sampled_frames_is_asked_for(
-    suffix, frames, given, message, tmp_path
-):
+def test_an_error_names_the_missing_fields_of_sampled_frames(suffix, frames, given, message, tmp_path):
     config = replace(named("vivit-tiny/8x2" + suffix), tubelet=(1, 8, 8), sampled_frames=frames)
     path = write(tmp_path / "tree.npz", published(config))
     with pytest.raises(ValueError, match=message):
@@ -115,7 +113,7 @@ SETTLED = [  # sampled frames, what is said
 
 
 @pytest.mark.parametrize(("frames", "given"), SETTLED)
-def test_the_number_of_positions_and_the_size_that_was_said_settle_how_many_frames_are_sampled(frames, given, tmp_path):
+def test_the_number_of_positions_and_the_given_size_determine_sampled_frames(frames, given, tmp_path):
     config = replace(TINY, sampled_frames=frames, frames=given["frames"])
     loaded = vivit.load(write(tmp_path / "tree.npz", published(config)), **given)
     assert loaded.config == config.canonical
@@ -128,7 +126,7 @@ NAMED_AS_IMAGES = [("LayerNorm_1", "LayerNorm_2"), ("MlpBlock_0", "MlpBlock_3"),
 
 
 @pytest.mark.parametrize(("ours", "theirs"), NAMED_AS_IMAGES)
-def test_names_that_only_images_have_are_an_image_model_whatever_is_said(ours, theirs, tmp_path):
+def test_names_that_only_image_models_have_are_always_an_image_model(ours, theirs, tmp_path):
     config = replace(TINY, sampled_frames=4)
     arrays = {name.replace(ours, theirs): array for name, array in published(config).items()}
     path = write(tmp_path / "tree.npz", arrays)

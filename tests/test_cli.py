@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from videos import write_video
 
-from vivit import audit, cli, encoder, info
+from vivit import encoder
+from vivit.audit import variants
+from vivit.cli import info
+from vivit.cli.main import main
 from vivit.reference.config import NAMES
 from vivit.reference.params import leaves
 from vivit.versions import source
@@ -28,8 +31,8 @@ def clip_path(tmp_path_factory):
 
 @pytest.mark.fast
 def test_an_audit_of_the_demo_video_passes_and_writes_its_table(demo_path, tmp_path, capsys):
-    report = tmp_path / "audit.json"
-    assert cli.main(["audit", "--model", "factorised_dot_product", "--verbose", "-o", str(report)]) == 0
+    report = tmp_path / "variants.json"
+    assert main(["audit", "--model", "factorised_dot_product", "--verbose", "-o", str(report)]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[-1] == "All 6 variants agree with the reference, in float32 and bfloat16."
     assert demo_path.name in out
@@ -46,11 +49,11 @@ def test_an_audit_of_the_demo_video_passes_and_writes_its_table(demo_path, tmp_p
         assert row["compiler_multiply_adds"] == pytest.approx(row["formula_multiply_adds"], rel=0.1)
         for column in (row["variant"], f"{row['parameters']:,}", f"{row['error']:.1e}"):
             assert column in out
-    assert os.listdir(tmp_path) == ["audit.json"]
+    assert os.listdir(tmp_path) == ["variants.json"]
 
 
 def test_the_audit_covers_every_model_embedding_and_pooling():
-    names = list(audit.variants())
+    names = list(variants.variants())
     for embedding in ("tubelet", "sampled frames"):
         for model in ("spatio_temporal", "factorised_encoder"):
             for pooling in ("token", "first", "mean", "max", "sum"):
@@ -60,7 +63,7 @@ def test_the_audit_covers_every_model_embedding_and_pooling():
             for order in ("time_space", "space_time"):
                 assert f"factorised_self_attention, {embedding}, {pooling}, {order}" in names
         assert f"factorised_encoder, {embedding}, token, frames averaged" in names
-    base = audit.variants("base", "spatio_temporal")
+    base = variants.variants("base", "spatio_temporal")
     assert {config.channels for config in base.values()} == {768}
     assert {config.model for config in base.values()} == {"spatio_temporal"}
 
@@ -72,19 +75,19 @@ def test_an_audit_that_fails_exits_1_and_names_the_first_stage_that_departs(clip
         return right(tokens, *args).at[..., 0].add(0.01)
 
     monkeypatch.setattr(encoder, "mlp_residual", wrong)
-    encoder._encode.clear_cache()
+    encoder.encode.clear_cache()
     try:
-        assert cli.main(["audit", str(clip_path), "--model", "factorised_dot_product"]) == 1
+        assert main(["audit", str(clip_path), "--model", "factorised_dot_product"]) == 1
     finally:
-        encoder._encode.clear_cache()
+        encoder.encode.clear_cache()
     out = capsys.readouterr().out
     assert "FAIL" in out
     assert "FAIL factorised_dot_product, tubelet, mean, float32: first departs at encoder/1/" in out
 
 
 def test_random_weights_fill_every_leaf_and_bfloat16_holds_them_exactly():
-    config = audit.variants()["factorised_encoder, tubelet, token"]
-    for path, leaf in leaves(audit.random_params(config)):
+    config = variants.variants()["factorised_encoder, tubelet, token"]
+    for path, leaf in leaves(variants.random_params(config)):
         assert leaf.dtype == np.float32
         assert leaf.std() > 0.01, path
         assert np.array_equal(np.asarray(jnp.asarray(leaf, jnp.bfloat16), np.float32), leaf)
@@ -119,16 +122,16 @@ def test_a_reader_that_stops_early_is_no_error():
 def test_an_audit_of_too_short_a_clip_says_so(tmp_path, capsys):
     short = tmp_path / "short.mkv"
     write_video(short, 9)
-    assert cli.main(["audit", str(short)]) == 2
+    assert main(["audit", str(short)]) == 2
     assert "short.mkv has 9 frames: 8 frames at stride 2 from frame 0 on need 15" in capsys.readouterr().err
 
 
 @pytest.mark.fast
 def test_info_prints_the_papers_five_rows(capsys):
-    assert cli.main(["info", "vivit-b/16x2"]) == 0
+    assert main(["info", "vivit-b/16x2"]) == 0
     out = capsys.readouterr().out
     assert all(f"{parameters:,}" in out for parameters in PAPER)
-    assert cli.main(["info", "vivit-b/16x2", "--json"]) == 0
+    assert main(["info", "vivit-b/16x2", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["parameters"] for row in rows] == PAPER
     for row in rows:
@@ -142,6 +145,6 @@ def test_info_of_a_suffix_is_one_row_and_without_a_name_all(capsys):
         f"vivit-b/32x2{suffix}" for suffix in ("", "-fe", "-fsa", "-fdp", "-fe-average")
     ]
     assert [one.name for one in info.family()] == list(NAMES)
-    assert cli.main(["info"]) == 0
+    assert main(["info"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in NAMES)

@@ -1,4 +1,4 @@
-"""What a Config accepts and refuses, the named variants, and the shapes, counts and costs derived from it."""
+"""Valid and invalid Configs, the named variants, and the shapes, counts and costs derived from them."""
 
 from dataclasses import FrozenInstanceError, replace
 
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from strategies import SMALL, random_params, small
 
-from vivit.costs import compiler_multiply_adds
+from vivit.audit.variants import compiler_multiply_adds
+from vivit.reference import values
 from vivit.reference.config import NAMES, Config, named
 from vivit.reference.costs import multiply_adds
-from vivit.reference.params import check, layer, leaves, parameters, shapes
+from vivit.reference.params import Dense, check, convert, layer, leaves, parameters, shapes
 
 pytestmark = pytest.mark.fast
 
@@ -137,6 +138,16 @@ def test_every_leaf_has_a_name_for_every_axis():
             assert len(leaf.axes) == len(leaf.shape), path
 
 
+def test_converting_a_tree_gives_every_leaf_its_path_in_order_and_keeps_absent_parts():
+    tree, seen = shapes(SMALL), []
+    paths = convert(tree, lambda path, leaf: seen.append((path, leaf)) or path)
+    assert seen == list(leaves(tree))
+    assert [path for path, _ in seen] == [path for _, path in leaves(paths)]
+    assert type(paths) is type(tree)
+    assert paths.encoder.blocks.mlp.out.kernel == "encoder/blocks/mlp/out/kernel"
+    assert convert(tree._replace(head=None), lambda path, leaf: leaf).head is None
+
+
 def test_layer_takes_one_layer_of_a_stack_and_keeps_absent_parts():
     blocks = random_params(SMALL).encoder.blocks
     assert np.array_equal(layer(blocks, 1).mlp.out.kernel, blocks.mlp.out.kernel[1])
@@ -152,3 +163,47 @@ def test_multiply_adds_of_a_model_counted_by_hand():
     )  # fmt: skip
     embedding, projections, attention, mlp, head = 4 * 12 * 2, 4 * (4 * 2 * 2), 2 * 4 * 4 * 2, 4 * 2 * 2 * 3, 2 * 5
     assert multiply_adds(config) == embedding + projections + attention + mlp + head
+
+
+def test_multiply_adds_of_the_factorised_models_counted_by_hand():
+    t, s, c, f, v = 2, 3, 8, 5, 7
+    sizes = dict(frames=2, height=4, width=12, tubelet=(1, 4, 4), channels=c, heads=2, hidden=f, layers=3, classes=(v,))
+    ends = t * s * 48 * c + c * v
+
+    def layer(sequences, n, hidden):
+        return sequences * (4 * n * c * c + 2 * n * n * c + 2 * n * c * hidden)
+
+    encoder = Config(model="factorised_encoder", temporal_layers=2, temporal_hidden=11, **sizes)
+    assert multiply_adds(encoder) == ends + 3 * layer(t, s + 1, f) + 2 * layer(1, t + 1, 11)
+    assert multiply_adds(replace(encoder, temporal_layers=0)) == ends + 3 * layer(t, s + 1, f)
+    over_both = 2 * t * s * (t + s) * c
+    attention = Config(model="factorised_self_attention", pooling="mean", **sizes)
+    assert multiply_adds(attention) == ends + 3 * (8 * t * s * c * c + over_both + 2 * t * s * c * f)
+    halves = Config(model="factorised_dot_product", pooling="mean", **sizes)
+    assert multiply_adds(halves) == ends + 3 * (4 * t * s * c * c + over_both // 2 + 2 * t * s * c * f)
+
+
+def test_a_canonical_config_has_the_defaults_in_every_field_that_its_model_ignores():
+    changed = dict(temporal_layers=2, temporal_heads=3, temporal_hidden=7, order="space_time")
+    ignored = replace(named("vivit-b/16x2"), **changed)
+    assert ignored.canonical == named("vivit-b/16x2")
+    kept = replace(named("vivit-b/16x2-fe"), **changed)
+    assert kept.canonical == replace(kept, order="time_space")
+    same = replace(named("vivit-b/16x2-fe"), temporal_heads=12, temporal_hidden=3072)
+    assert named("vivit-b/16x2-fe").canonical == same
+    averaged = replace(kept, temporal_layers=0)
+    assert averaged.canonical == replace(averaged, order="time_space", temporal_heads=None, temporal_hidden=None)
+    assert replace(named("vivit-b/16x2-fsa"), order="space_time").canonical.order == "space_time"
+
+
+def test_a_part_of_the_tree_shows_dtypes_and_shapes_in_place_of_numbers():
+    shown = repr(Dense(np.zeros((2, 3), np.float32), None))
+    assert shown == "Dense(kernel=float32[2 3], bias=None)"
+
+
+def test_counts_are_integers_up_to_the_largest_and_messages_have_one_line():
+    assert [values.is_count(value) for value in (0, 1, values.MAX_COUNT, values.MAX_COUNT + 1, True, 1.0)] == [
+        False, True, True, False, False, False
+    ]  # fmt: skip
+    assert values.is_count(0, least=0)
+    assert values.one_line(" a\n  b \n") == "a b"

@@ -1,4 +1,4 @@
-"""Cached frames are the decoded ones; damaged entries are made anew; the folder stays within its limit."""
+"""Cached frames are the decoded ones; damaged entries are decoded again; the folder stays within its limit."""
 
 import logging
 import os
@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from videos import write_video
 
-from vivit.data.cache import Cache, cached_frames
-from vivit.data.decoding import read_frames
-from vivit.data.probing import probe
-from vivit.data.views import as_stored
+from vivit.video.cache import Cache, cached_frames
+from vivit.video.crops import as_stored
+from vivit.video.decode import read_frames
+from vivit.video.index import probe
 
 pytestmark = pytest.mark.fast
 
@@ -30,7 +30,7 @@ def calls():
 
 @pytest.fixture
 def get(video, tmp_path, calls):
-    """Frames through a cache; every decoding is noted in `calls`."""
+    """Returns frames through a cache, and appends every decoding to `calls`."""
     cache = Cache(tmp_path / "cache")
 
     def get(wanted, cache=cache, stored=STORED):
@@ -53,7 +53,7 @@ def test_frames_are_decoded_once(get, calls):
 
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "empty", "header", "text"])
-def test_a_damaged_entry_is_noticed_and_made_anew(get, calls, caplog, damage):
+def test_a_damaged_entry_is_detected_and_written_again(get, calls, caplog, damage):
     cache = get([0, 5])
     (entry,) = cache.folder.iterdir()
     data = bytearray(entry.read_bytes())
@@ -67,7 +67,7 @@ def test_a_damaged_entry_is_noticed_and_made_anew(get, calls, caplog, damage):
         get([7])
     assert calls == [10, 10]
     assert len(caplog.records) == 1
-    assert "is made anew" in caplog.text
+    assert "is decoded again" in caplog.text
 
 
 def test_a_changed_video_is_another_entry(get, calls, video):
@@ -78,7 +78,7 @@ def test_a_changed_video_is_another_entry(get, calls, video):
     assert calls == [10, 10]
 
 
-def test_what_was_used_longest_ago_leaves_first(get, calls, video, tmp_path):
+def test_the_least_recently_used_entry_is_removed_first(get, calls, video, tmp_path):
     one = 16 * 24 * 3
     cache = Cache(tmp_path / "small", limit=7 * one + 2000)
     for start in (0, 3):
@@ -94,7 +94,7 @@ def test_what_was_used_longest_ago_leaves_first(get, calls, video, tmp_path):
     assert calls == [3, 3, 3, 3]
 
 
-def test_what_a_killed_process_left_is_removed_when_the_cache_is_opened(tmp_path):
+def test_files_of_killed_processes_are_removed_when_the_cache_is_opened(tmp_path):
     left = tmp_path / ".vivit-killed.partial"
     left.mkdir()
     (left / "entry.frames").write_bytes(bytes(100))
@@ -103,7 +103,7 @@ def test_what_a_killed_process_left_is_removed_when_the_cache_is_opened(tmp_path
 
 
 @pytest.mark.parametrize("bound", ["limit", "largest"])
-def test_what_is_too_large_is_decoded_without_the_cache(get, calls, tmp_path, bound):
+def test_videos_larger_than_the_limit_are_decoded_without_the_cache(get, calls, tmp_path, bound):
     cache = get([2], Cache(tmp_path / "tiny", **{bound: 100}))
     assert calls == [1]
     assert cache.size() == 0
@@ -118,5 +118,5 @@ def test_decoding_goes_on_where_the_cache_cannot_be_written(get, caplog, monkeyp
     monkeypatch.setattr("tempfile.mkdtemp", full)
     with caplog.at_level(logging.WARNING, "vivit.data"):
         cache = get([2])
-    assert "decoding goes on without: no space left" in caplog.text
+    assert "decoding continues without it: no space left" in caplog.text
     assert cache.size() == 0

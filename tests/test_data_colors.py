@@ -1,4 +1,4 @@
-"""Pixels against Pillow and a definition: where colors stand, what is clipped, how borders are scaled."""
+"""Pixels against Pillow and a definition: chroma siting, clipping, scaling at the borders."""
 
 from functools import partial
 
@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from videos import Coding, encode
 
-from vivit.data import scaling
-from vivit.data.decoding import read_frames
-from vivit.data.views import cover
+from vivit.video import scale
+from vivit.video.crops import cover
+from vivit.video.decode import read_frames
 
 pytestmark = pytest.mark.fast
 
@@ -31,7 +31,7 @@ def waves():
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
-    """From a codec and a format of pixels to a file of one picture and the frame that PyAV decodes of it."""
+    """Returns a function from a codec and a pixel format to a file of one frame and PyAV's decoded frame."""
     folder, known = tmp_path_factory.mktemp("colors"), {}
 
     def get(codec, pixels):
@@ -61,7 +61,7 @@ def test_a_scaled_picture_is_that_of_pillow_to_its_borders(stored, kind, size):
 
 
 @given(SIZES, st.integers(0, 3), st.integers(0, 3))
-def test_what_is_cut_out_is_a_window_of_the_scaled_picture(stored, size, down, across):
+def test_a_crop_is_a_window_of_the_scaled_frame(stored, size, down, across):
     path, _ = stored("ffv1", "yuv444p")
     tall, wide = max(1, size[0] - down), max(1, size[1] - across)
     top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
@@ -76,9 +76,9 @@ def test_a_picture_of_eight_bits_in_its_own_size_is_that_of_pyav(stored):
 
 
 def by_definition(frame, pixels):
-    """float64[height width 3]: a picture of ten bits by ITU-R BT.601, colors between their places interpolated.
+    """Converts a 10-bit frame by ITU-R BT.601 with interpolated chroma: float64[height width 3].
 
-    They stand on every other pixel of a row, and with 4:2:0 between every two rows.
+    Chroma samples are at every second pixel of a row, and with 4:2:0 halfway between two rows.
     """
     luma, *colors = (
         np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)[: plane.height, : plane.width] / 4
@@ -94,19 +94,19 @@ def by_definition(frame, pixels):
 
 
 def between(places, count):
-    """float64[n count]: how much each of the samples counts at these places; beyond the last the last."""
+    """Returns float64[n count]: the weight of each sample at these positions; beyond the last sample, the last."""
     return np.maximum(0, 1 - abs(np.clip(places, 0, count - 1)[:, np.newaxis] - np.arange(count)))
 
 
 @pytest.mark.parametrize("pixels", DEEP.values(), ids=DEEP)
-def test_colors_of_ten_bits_stand_where_they_are_sampled_also_in_the_own_size(stored, pixels):
+def test_colors_of_ten_bits_are_interpolated_at_their_chroma_positions_also_without_scaling(stored, pixels):
     path, frame = stored("libx264", pixels)
     assert frame.format.name == pixels
     error = abs(read_frames(path, [0])[0] - by_definition(frame, pixels))
     assert error.max() <= 0.5 + 0.5  # rounded to whole levels, and half a level for arithmetic in fixed point
 
 
-def test_colors_that_no_screen_shows_are_clipped_before_they_are_mixed(tmp_path):
+def test_colors_out_of_range_are_clipped_before_they_are_mixed(tmp_path):
     path, planes = tmp_path / "beyond.mkv", np.empty((3, HEIGHT, WIDTH), np.uint8)
     bright = np.arange(WIDTH) % 8 < 4
     planes[:] = np.where(bright, [[235], [90], [230]], [[60], [160], [100]])[:, np.newaxis]
@@ -126,5 +126,5 @@ def test_colors_that_no_screen_shows_are_clipped_before_they_are_mixed(tmp_path)
 @pytest.mark.parametrize("old", [(2, 269), (105, 3)])
 def test_pictures_of_two_and_three_pixels_are_scaled_as_pillow_does(old):
     plane = np.random.default_rng(7).integers(0, 256, old, np.uint8)
-    results = scaling.scaled([plane] * 3, 333, 317, VideoReformatter(), rows=True, columns=True)
+    results = scale.scaled([plane] * 3, 333, 317, VideoReformatter(), rows=True, columns=True)
     assert np.array_equal(results[1], Image.fromarray(plane).resize((317, 333), Image.Resampling.BILINEAR))

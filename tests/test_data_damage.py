@@ -1,4 +1,4 @@
-"""A frame is the same however it is reached, in damaged files too; damage is counted and said once, or refused."""
+"""A frame does not depend on where decoding starts, in damaged files too; damage is reported once or is an error."""
 
 import logging
 import os
@@ -12,17 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from videos import Coding, copy, encode, scene, without_reordering
 
-from vivit.cli import main
-from vivit.data import decoding, screen
-from vivit.data.cache import Cache
-from vivit.data.clips import BrokenVideoError, Pixels
-from vivit.data.decoding import read_frames
+from vivit.cli.main import main
+from vivit.data.clips import BrokenVideoError
 from vivit.data.loading import Share, training_batches
-from vivit.data.probing import probe
-from vivit.data.sampling import Sampling
 from vivit.data.sources import Dataset, Example
-from vivit.data.streaming import stream_frames
-from vivit.data.views import as_stored
+from vivit.video import damage, decode
+from vivit.video.cache import Cache
+from vivit.video.crops import as_stored
+from vivit.video.decode import read_frames
+from vivit.video.index import probe
+from vivit.video.sampling import Sampling
+from vivit.video.sliding import stream_frames
+from vivit.video.spec import ClipSpec
 
 pytestmark = pytest.mark.fast
 
@@ -56,7 +57,7 @@ CLOSED = ("h264 forward", "h264 pyramid", "hevc", "jpeg")  # no picture refers t
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    """From a coding and the packets that are lost to a file, each written once."""
+    """Returns a function from a coding and the packets to drop to a file; each file is written once."""
     folder, known = tmp_path_factory.mktemp("damaged"), {}
 
     def get(name, lost=frozenset()):
@@ -85,7 +86,7 @@ def test_a_frame_does_not_depend_on_how_it_is_reached(written, name, lost, seed,
     count = len(video.stamps)
     assert count == FRAMES - len(lost)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(decoding, "SEEK_OVER", seek_over)
+        patched.setattr(decode, "SEEK_OVER", seek_over)
         in_a_row = read_frames(video, range(count))
         for threads in (2, 0):
             assert np.array_equal(read_frames(video, range(count), threads=threads), in_a_row)
@@ -131,7 +132,10 @@ def test_a_lost_picture_is_the_one_before_it_and_is_counted_once(every_17th_lost
     for index in good:
         assert np.array_equal(frames[index], decoded[ticks[index]])
     (said,) = caplog.messages
-    assert said == f"{every_17th_lost}: {142 - len(good)} of 142 frames are damaged, each is shown as the one before it"
+    assert (
+        said
+        == f"{every_17th_lost}: {142 - len(good)} of 142 frames are damaged, each is replaced by the frame before it"
+    )
 
 
 def test_pictures_damaged_at_the_start_are_the_first_good_one(tmp_path):
@@ -168,7 +172,7 @@ def test_a_jump_in_an_undamaged_file_decodes_from_the_keyframe_alone(tmp_path, m
     path = tmp_path / f"clip.{suffix}"
     encode(path, scene(400, 32, 32), Coding(options={"g": "20", "bf": "2"}))
     video, counted = probe(path), []
-    for module, name in ((decoding, "packets"), (decoding, "frames"), (screen, "packets")):
+    for module, name in ((decode, "packets"), (decode, "frames"), (damage, "packets")):
         inner = getattr(module, name)
         monkeypatch.setattr(module, name, lambda file, inner=inner: (counted.append(1) or each for each in inner(file)))
     for target in (395, 217):
@@ -184,16 +188,16 @@ def test_a_jump_in_an_undamaged_file_decodes_from_the_keyframe_alone(tmp_path, m
 
 def _training(path, folder, broken):
     dataset = Dataset((Example(str(path), ((0,),)),), ("label",), (("one",),))
-    pixels = Pixels(sampling=Sampling(frames=8, stride=15), height=32, width=32, cache=Cache(folder))
-    with training_batches(dataset, pixels, Share(batch=1), broken=broken) as batches:
+    spec = ClipSpec(sampling=Sampling(frames=8, stride=15), height=32, width=32, cache=Cache(folder))
+    with training_batches(dataset, spec, Share(batch=1), broken=broken) as batches:
         return next(batches)
 
 
 def test_training_refuses_a_damaged_file_or_says_how_much_is_damaged(every_17th_lost, tmp_path, caplog):
-    screen._warn.cache_clear()
+    damage._warn.cache_clear()
     assert _training(every_17th_lost, tmp_path, "skip").index.tolist() == [0]
     said = [record.getMessage() for record in caplog.records if record.name == "vivit.data"]
-    assert [text.endswith("damaged, each is shown as the one before it") for text in said] == [True]
+    assert [text.endswith("damaged, each is replaced by the frame before it") for text in said] == [True]
     for _ in range(2):  # nor is what was kept then taken for undamaged
         with pytest.raises(BrokenVideoError, match=r"clip\.mp4: \d+ of 142 frames are damaged"):
             _training(every_17th_lost, tmp_path, "fail")
@@ -201,15 +205,15 @@ def test_training_refuses_a_damaged_file_or_says_how_much_is_damaged(every_17th_
 
 def test_threads_that_meet_the_same_damage_at_once_say_so_once(every_17th_lost, monkeypatch):
     said = []
-    monkeypatch.setattr(screen._log, "warning", lambda *arguments: (time.sleep(0.1), said.append(arguments)))
-    screen._warn.cache_clear()
+    monkeypatch.setattr(damage._log, "warning", lambda *arguments: (time.sleep(0.1), said.append(arguments)))
+    damage._warn.cache_clear()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: screen.screen_of(str(every_17th_lost), None), range(4)))
+        list(pool.map(lambda _: damage.displayed_frames(str(every_17th_lost), None), range(4)))
     assert len(said) == 1
 
 
 def test_commands_use_a_damaged_file_and_say_once_how_much_is_damaged(every_17th_lost, caplog):
-    screen._warn.cache_clear()
+    damage._warn.cache_clear()
     assert main(["classify", str(every_17th_lost)]) == 0
     assert [
         text.partition(": ")[2].partition(",")[0].endswith("of 142 frames are damaged") for text in caplog.messages

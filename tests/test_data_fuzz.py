@@ -1,4 +1,4 @@
-"""Wrong inputs give an answer or one line; VIVIT_FUZZ_SECONDS says for how long each kind is tried."""
+"""Wrong inputs give a result or a one-line error. VIVIT_FUZZ_SECONDS sets the duration for each kind of input."""
 
 import os
 
@@ -10,7 +10,7 @@ SECONDS = float(os.environ.get("VIVIT_FUZZ_SECONDS", "5"))
 
 
 @pytest.mark.parametrize("area", AREAS)
-def test_wrong_inputs_neither_crash_nor_hang_nor_fill_the_memory(area, demo_path):
+def test_wrong_inputs_neither_crash_nor_hang_nor_fill_the_memory(area, real_films):
     found = fuzz(area, 60, seed=16, cases=40) if area != VIDEOS else fuzz(area, SECONDS)
     assert not found.faults, found.faults
     assert set(found.outcomes) <= {"used", "refused"}
@@ -18,6 +18,6 @@ def test_wrong_inputs_neither_crash_nor_hang_nor_fill_the_memory(area, demo_path
     assert found.peak < BOUND
 
 
-def test_a_case_of_the_fuzzer_depends_on_its_number_alone(demo_path):
+def test_a_case_of_the_fuzzer_depends_on_its_number_alone(real_films):
     some, first, second = (fuzz(VIDEOS, 60, first=n, cases=count).outcomes for n, count in ((7, 2), (7, 1), (8, 1)))
     assert some == first + second

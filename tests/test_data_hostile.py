@@ -1,4 +1,4 @@
-"""Files that lead elsewhere, never end or are no videos: each is one line that names it, and nothing else is read."""
+"""Files that refer to others, never end or are not videos: a one-line error names the file, and no other is read."""
 
 import os
 import re
@@ -10,8 +10,8 @@ import pytest
 from videos import Coding, encode, scene, write_audio
 
 from vivit import Limits, read_clip
-from vivit.data.decoding import read_frames
-from vivit.data.probing import probe
+from vivit.video.decode import read_frames
+from vivit.video.index import probe
 
 pytestmark = pytest.mark.fast
 
@@ -36,7 +36,7 @@ def refused(path, reason="cannot be read as a video"):
 
 @pytest.fixture
 def beside(tmp_path, monkeypatch):
-    """The current folder, with a video that nobody names on purpose: secret.ts."""
+    """Changes to a folder that contains secret.ts, a video that no test names."""
     monkeypatch.chdir(tmp_path)
     encode(tmp_path / "secret.ts", scene(8), Coding("mpeg2video"))
     return tmp_path
@@ -63,7 +63,7 @@ def test_a_playlist_does_not_lead_to_the_network(tmp_path, playlist):
             server.accept()
 
 
-def test_a_name_is_never_taken_for_an_address_or_a_series(beside):
+def test_a_name_is_never_read_as_an_address_or_a_sequence(beside):
     inner = scene(3)
     for name in (
         "concat:secret.ts|secret.ts",
@@ -88,20 +88,22 @@ def test_a_series_of_pictures_and_a_text_are_no_videos(beside):
         refused(beside / f"letter.{suffix}")
 
 
-def test_what_would_never_end_is_not_opened(tmp_path):
+def test_endless_files_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "zero.mp4").symlink_to("/dev/zero")
     for path in (tmp_path / "pipe.mp4", tmp_path / "zero.mp4", "/dev/zero", tmp_path):
         refused(path, "is not a file: it must be a video")
 
 
-def test_what_the_system_refuses_is_one_line_too(tmp_path):
+def test_an_error_of_the_system_is_one_line(tmp_path):
     for read in READERS:
         with pytest.raises(ValueError, match="a path has at most 4,095") as error:
             read("x" * 5000)
         assert len(str(error.value)) < 600
         for name in ("a\0b", "\ud800"):
-            with pytest.raises(ValueError, match=re.escape(f"{name!r} is no path: it must be letters that a name can")):
+            with pytest.raises(
+                ValueError, match=re.escape(f"{name!r} is no path: it must consist of characters that file")
+            ):
                 read(name)
     refused("/proc/self/mem")
     (tmp_path / "loop.mp4").symlink_to("loop.mp4")
@@ -140,7 +142,7 @@ def test_a_file_cut_anywhere_gives_frames_or_one_line(tmp_path):
 
 
 def attempt(path):
-    """Frame 2, or the error if that is one line that names the file."""
+    """Returns frame 2, or the text of a one-line error that names the file."""
     try:
         return read_frames(path, [2])
     except ValueError as error:

@@ -1,12 +1,12 @@
-"""Which frames make a clip, and where pictures are cut."""
+"""The frames of clips, and the crops of frames."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivit.data.sampling import Sampling, even_clips, random_clip, segment
-from vivit.data.views import corners, cover, windows
+from vivit.video.crops import cover, crop_clips, crop_corners
+from vivit.video.sampling import Sampling, even_clips, random_clip, segment, warn_if_short
 
 pytestmark = pytest.mark.fast
 
@@ -59,7 +59,7 @@ def test_seconds_choose_the_frames_that_are_shown_in_between():
 
 
 @pytest.mark.parametrize(("field", "value"), [("frames", 0), ("stride", 2.0), ("short", "stretch")])
-def test_a_sampling_that_makes_no_sense_is_refused(field, value):
+def test_an_invalid_sampling_is_rejected(field, value):
     with pytest.raises(ValueError, match=f"{field} is {value!r}: it must be"):
         Sampling(**{field: value})
 
@@ -81,25 +81,37 @@ def test_the_shorter_side_gets_the_length():
 
 
 @given(*[st.integers(1, 60)] * 4, st.integers(1, 60), st.integers(1, 4))
-def test_what_no_crop_needs_is_cut_off_and_the_crops_are_the_same(height, width, tall, wide, resize, crops):
+def test_cropping_to_the_needed_region_does_not_change_the_crops(height, width, tall, wide, resize, crops):
     whole, kept = (cover(height, width, tall=tall, wide=wide, resize=resize, crops=some) for some in (None, crops))
     assert whole[:2] == kept[:2] == (whole.tall, whole.wide)
     assert kept.tall == tall or kept.wide == wide
     pictures = np.arange(whole.tall * whole.wide * 3).reshape(1, whole.tall, whole.wide, 3)
     cut = pictures[:, kept.top : kept.top + kept.tall, kept.left : kept.left + kept.wide]
     expected, taken = (
-        windows(frames, np.zeros((1, 1), int), crops, height=tall, width=wide) for frames in (pictures, cut)
+        crop_clips(frames, np.zeros((1, 1), int), crops, height=tall, width=wide) for frames in (pictures, cut)
     )
     assert np.array_equal(expected, taken)
 
 
 def test_windows_are_spread_along_the_longer_side():
-    assert corners(5, 11, 3, height=5, width=5) == [(0, 0), (0, 3), (0, 6)]
-    assert corners(11, 5, 3, height=5, width=5) == [(0, 0), (3, 0), (6, 0)]
-    assert corners(7, 12, 3, height=5, width=5) == [(1, 0), (1, 3), (1, 7)]
-    assert corners(5, 11, 1, height=5, width=5) == [(0, 3)]
+    assert crop_corners(5, 11, 3, height=5, width=5) == [(0, 0), (0, 3), (0, 6)]
+    assert crop_corners(11, 5, 3, height=5, width=5) == [(0, 0), (3, 0), (6, 0)]
+    assert crop_corners(7, 12, 3, height=5, width=5) == [(1, 0), (1, 3), (1, 7)]
+    assert crop_corners(5, 11, 1, height=5, width=5) == [(0, 3)]
 
 
 def test_pictures_smaller_than_their_window_are_refused():
     with pytest.raises(ValueError, match="pictures are 11x5: they must be at least 6x6"):
-        corners(5, 11, 1, height=6, width=6)
+        crop_corners(5, 11, 1, height=6, width=6)
+
+
+def test_a_clip_is_by_default_the_papers_and_a_video_that_is_shorter_is_warned_of(caplog):
+    assert Sampling() == Sampling(frames=32, stride=2, short="loop")
+    for short, length, message in (
+        ("loop", 62, "it starts again"), ("pad", 1, "its last frame stays"), ("pad", 63, None)
+    ):  # fmt: skip
+        caplog.clear()
+        warn_if_short("a film", Sampling(short=short), length)
+        frames = f"{length} frame{'s' * (length > 1)}"
+        said = f"a film has {frames}: a clip of 32 at stride 2 needs 63, {message}"
+        assert caplog.messages == ([] if message is None else [said])

@@ -1,4 +1,4 @@
-"""Folders and tables of labelled videos; what is wrong with them is said with the line."""
+"""Folders and tables of labelled videos; errors name the line."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import checkpoints
 import pytest
 
 import vivit
-from vivit.data.probing import probe
 from vivit.data.reading import read_data
 from vivit.data.sources import Dataset, Example, label_vector, read_folder
 from vivit.data.tables import read_table
-from vivit.inference.videos import seekable, videos
-from vivit.training.unfinished import digest_of_dataset
+from vivit.inference.resume import hash_of_dataset
+from vivit.video.index import probe
+from vivit.video.inputs import seekable, videos
 
 pytestmark = pytest.mark.fast
 
@@ -63,7 +63,7 @@ def test_without_folders_of_splits_files_fall_into_them_whatever_else_is_there(w
     assert sum(map(len, stayed)) >= 198
 
 
-def test_what_is_no_video_is_left_out_and_counted(write, tmp_path, caplog):
+def test_files_that_are_no_videos_are_left_out_and_counted(write, tmp_path, caplog):
     for name in ("run/a.mp4", "run/Thumbs.db", "run/a.jpg", "jump/deep/b.MKV", "jump/deep/notes.txt", "jump/.c.mp4"):
         write(f"videos/{name}")
     datasets = read_folder(tmp_path / "videos", fractions=(1, 0, 0))
@@ -95,7 +95,7 @@ def test_a_folder_that_a_run_lives_in_is_neither_a_class_nor_a_split(splits, wri
 
 
 @pytest.mark.parametrize("locked", ["videos", "videos/run", "videos/run/deep"])
-def test_a_folder_that_cannot_be_read_is_called_that(locked, write, tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_reported_as_unreadable(locked, write, tmp_path, monkeypatch):
     write("videos/run/a.mp4")
     write("videos/run/deep/b.mp4")
     listed = os.listdir
@@ -111,7 +111,7 @@ def test_a_folder_that_cannot_be_read_is_called_that(locked, write, tmp_path, mo
             read(tmp_path / "videos")
 
 
-def test_a_file_that_cannot_be_looked_at_or_opened_is_called_that(write, tmp_path, monkeypatch):
+def test_an_inaccessible_file_is_reported_as_unreadable(write, tmp_path, monkeypatch):
     table = write("a.csv", "path,label\na.mp4,x\n")
 
     def refused(path, *_, **__):
@@ -129,7 +129,7 @@ def test_a_file_that_cannot_be_looked_at_or_opened_is_called_that(write, tmp_pat
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_the_system_locks_is_called_unreadable(write, tmp_path):
+def test_a_file_without_permission_is_reported_as_unreadable(write, tmp_path):
     write("videos/run/a.mp4")
     (tmp_path / "videos/run").chmod(0)
     try:
@@ -146,11 +146,22 @@ def test_names_that_are_not_utf_8_are_classes_and_videos_like_others(write, tmp_
     datasets = read_folder(tmp_path / "videos", fractions=(1, 0, 0))
     assert datasets["train"].names == (("caf\udce9", "run"),)
     assert datasets["train"].examples[0].path == str(tmp_path / "videos" / name)
-    digest_of_dataset(datasets["train"])
+    hash_of_dataset(datasets["train"])
     labelled = checkpoints.model(SMALL_HEAD, labels=datasets["train"].names)
     for form in ("vivit", "huggingface"):
-        vivit.save(tmp_path / form, labelled, to=form)
+        vivit.save(labelled, tmp_path / form, to=form)
         assert vivit.load(tmp_path / form).labels == labelled.labels
+
+
+def test_a_csv_holds_names_that_are_not_utf_8(tmp_path):
+    table = tmp_path / "a.csv"
+    table.write_bytes(b"path,label\n\xff.mp4,caf\xe9\n")
+    (dataset,) = read_table(table, fractions=(1, 0, 0)).values()
+    assert os.fsencode(dataset.examples[0].path) == os.fsencode(tmp_path) + b"/\xff.mp4"
+    assert dataset.names == (("caf\udce9",),)
+    table.write_bytes("path,label\na.mp4,x\n".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"a.csv cannot be read as a table: its header is not UTF-8"):
+        read_table(table)
 
 
 def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
@@ -167,7 +178,7 @@ def test_names_may_be_given_in_their_order_or_in_a_file(write, tmp_path):
 
 
 def test_folders_without_videos_and_odd_fractions_are_refused(write, tmp_path):
-    with pytest.raises(ValueError, match="holds no videos in folders"):
+    with pytest.raises(ValueError, match="has no videos in folders"):
         read_folder(tmp_path)
     with pytest.raises(ValueError, match="is not a folder"):
         read_folder(tmp_path / "none")
@@ -248,7 +259,7 @@ def test_a_table_is_divided_by_the_rarest_of_a_video_s_labels(write):
     assert len(datasets["train"].examples) == 48
 
 
-def test_what_is_wrong_in_a_table_is_said_with_its_line(write):
+def test_faults_of_a_table_are_reported_with_their_line(write):
     table = write(
         "bad.csv",
         "path,label,start,end\n,x,,\na.mp4,,,\nb.mp4,x,-1,\nc.mp4,x,5,4\nd.mp4,x\ne.mp4,x,one,\nf.mp4,x,,\n",
@@ -257,10 +268,10 @@ def test_what_is_wrong_in_a_table_is_said_with_its_line(write):
         read_table(table)
     said = str(error.value)
     assert "\n" not in said
-    assert "bad.csv line 6: it must have 4 columns as the header has" in said
+    assert "bad.csv line 6: it must have 4 columns like the header" in said
     assert "bad.csv line 2: path is '': it must name a video" in said
     assert "bad.csv line 3: label is '': it must be exactly one label" in said
-    assert "bad.csv line 4: start is '-1': it must be seconds, 0 or more" in said
+    assert "bad.csv line 4: start is '-1': it must be a number of seconds, 0 or more" in said
     assert "bad.csv line 5: end is 4.0: it must be after start, 5.0" in said
 
 
@@ -273,13 +284,13 @@ def test_what_is_wrong_in_a_table_is_said_with_its_line(write):
             r"a.jsonl line 2: it is \[1\]: it must be a JSON object; .*line 3: it must be a JSON object",
         ),
         ("a.jsonl", '{"path": "a.mp4", "label": 1.5}\n', r"line 1: label is 1.5: it must be a label"),
-        ("a.csv", "path\na.mp4\n", r"a.csv has no label column: it must have one beside path, start, end, split"),
+        ("a.csv", "path\na.mp4\n", r"a.csv has no label column: it needs one besides path, start, end, split"),
         ("a.csv", "path,label\n", r"a.csv has no line: it must have one for every example"),
         ("a.csv", "path,label,split\na.mp4,x,dev\n", r"line 2: split is 'dev': it must be one of train"),
         ("a.csv", 'path,label\na.mp4,"x\n', r"a.csv cannot be read as a table: unexpected end of data"),
     ],
 )
-def test_a_table_that_is_none_is_refused(write, name, text, reason):
+def test_a_file_that_is_no_table_is_rejected(write, name, text, reason):
     with pytest.raises(ValueError, match=reason):
         read_table(write(name, text))
 

@@ -1,4 +1,4 @@
-"""A video that is cut, grows or vanishes while it is read costs that video, whenever it happens, and is called that."""
+"""A video that is truncated, grows or vanishes while it is read raises an error that says so; others are unaffected."""
 
 import os
 import shutil
@@ -9,14 +9,16 @@ import pytest
 from videos import Coding, encode, scene
 
 import vivit
-from vivit.data import opening
-from vivit.data.clips import BrokenVideoError, Pixels, evaluation_clips, training_clip
-from vivit.data.sampling import Sampling
+from vivit.data.clips import training_clip
 from vivit.data.sources import Example
-from vivit.data.steady import steady
-from vivit.demonstration import demo_checkpoint
-from vivit.inference.classification import classify
+from vivit.demo import demo_checkpoint
+from vivit.inference.classification import classify_videos
 from vivit.inference.features import write_features
+from vivit.video import container
+from vivit.video.container import check_unchanged
+from vivit.video.sampling import Sampling
+from vivit.video.spec import ClipSpec
+from vivit.video.views import load_views
 
 FORMATS = {"a.mkv": Coding("ffv1", "bgr0"), "a.mp4": Coding(options={"g": "8", "bf": "3"}), "a.avi": Coding("mpeg4")}
 CHANGES = {
@@ -26,7 +28,7 @@ CHANGES = {
     "was changed": lambda path: os.utime(path, ns=(1, 1)),
     "was replaced by another file": lambda path: os.replace(path.with_name("copy"), path),
 }
-PIXELS = Pixels(sampling=Sampling(frames=8, stride=1), height=24, width=24)
+SPEC = ClipSpec(sampling=Sampling(frames=8, stride=1), height=24, width=24)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def films(tmp_path_factory):
 
 @pytest.fixture
 def folder(films, tmp_path):
-    """A copy of the films, with a second one beside them that stays what it is."""
+    """A copy of the videos, with a second one that stays unchanged."""
     for name in FORMATS:
         shutil.copy(films / name, tmp_path)
     shutil.copy(films / "a.mkv", tmp_path / "whole.mkv")
@@ -54,7 +56,7 @@ def folder(films, tmp_path):
 
 @pytest.fixture
 def at_opening(monkeypatch):
-    """Makes a change as soon as FFmpeg has opened a file for the n-th time. Returns how often it was opened."""
+    """Applies a change when FFmpeg has opened a file for the n-th time. Returns the number of openings."""
 
     def at(path, number, change):
         opened, count = av.open, [0]
@@ -67,7 +69,7 @@ def at_opening(monkeypatch):
                     change(path)
             return container
 
-        monkeypatch.setattr(opening.av, "open", changing)
+        monkeypatch.setattr(container.av, "open", changing)
         return count
 
     return at
@@ -81,7 +83,7 @@ def features_of(model, path):
 
 
 def classification_of(model, path):
-    first, second = classify(model, [path, path.with_name("whole.mkv")], views=(2, 1), stride=1, threads=1)
+    first, second = classify_videos(model, [path, path.with_name("whole.mkv")], views=(2, 1), stride=1, threads=1)
     assert not isinstance(second, ValueError)
     return first
 
@@ -91,38 +93,40 @@ def classification_of(model, path):
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("work", [features_of, classification_of])
-def test_what_changes_while_it_is_read_costs_that_file_alone(work, number, change, name, folder, model, at_opening):
+def test_a_file_that_changes_while_it_is_read_does_not_affect_others(
+    work, number, change, name, folder, model, at_opening
+):
     count = at_opening(folder / name, number, CHANGES[change])
     error = work(model, folder / name)
     assert count[0] >= number
     assert isinstance(error, ValueError)
     assert str(error).startswith(f"{folder / name} {change}")
-    assert "while it was read: it must be whole" in str(error)
+    assert "while it was read: it must be complete" in str(error)
 
 
-def test_a_training_clip_and_an_evaluation_of_such_a_file_are_broken_videos(folder, at_opening):
+def test_a_training_clip_and_views_of_a_changed_file_report_the_change(folder, at_opening):
     for number, take in enumerate(
         (
-            lambda example: training_clip(PIXELS, example, np.random.default_rng(0)),
-            lambda example: evaluation_clips(PIXELS, example, 2, 1),
+            lambda example: training_clip(SPEC, example, np.random.default_rng(0)),
+            lambda example: load_views(SPEC, example.path, (2, 1)),
         )
     ):
         path = folder / list(FORMATS)[number]
         at_opening(path, 2, CHANGES["grew"])
-        with pytest.raises(BrokenVideoError, match=r"grew from [\d,]+ to [\d,]+ bytes while it was read"):
+        with pytest.raises(ValueError, match=r"grew from [\d,]+ to [\d,]+ bytes while it was read"):
             take(Example(str(path), ((0,),)))
         take(Example(str(path), ((0,),)))  # and as it is now it is probed anew
 
 
-def test_a_clip_of_a_growing_file_says_so(folder, at_opening):
+def test_a_clip_of_a_growing_file_reports_the_growth(folder, at_opening):
     at_opening(folder / "a.mkv", 2, CHANGES["grew"])
     with pytest.raises(ValueError, match=r"a.mkv grew from"):
         vivit.read_clip(folder / "a.mkv", frames=8, height=24, width=24)
 
 
 @pytest.mark.fast
-def test_another_error_stays_what_it_is_where_nothing_changed(folder):
-    with pytest.raises(ValueError, match=r"^another$"), steady(folder / "a.mkv"):
+def test_other_errors_stay_unchanged_if_the_file_did_not_change(folder):
+    with pytest.raises(ValueError, match=r"^another$"), check_unchanged(folder / "a.mkv"):
         raise ValueError("another")
-    with steady(folder / "missing"):
+    with check_unchanged(folder / "missing"):
         pass

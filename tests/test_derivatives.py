@@ -1,7 +1,7 @@
-"""Derivatives of whole models against the oracle alone: slopes, largest tokens, every mode of differentiation, kernels.
+"""Derivatives of whole models against the oracle: slopes, max pooling, every mode of differentiation, kernels.
 
-The bounds are absolute. Nothing here is compared with the baseline, which shares its pooling and masks with production;
-nothing is compiled quickly, since what XLA computes anew, and how it rounds it, is what is asked.
+The bounds are absolute, and nothing is compared with the baseline, which shares pooling and masks with production.
+Nothing uses fast compilation, because XLA's recomputation and rounding are part of what is tested.
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from vivit.reference import gradients
 from vivit.reference import models as reference
 from vivit.reference.config import Config
 from vivit.reference.params import LayerNorm, convert, leaves
-from vivit.reference.relevance import pooled
+from vivit.reference.relevance import pooling_shares
 
 VALUES = 1e-5  # of the largest logit, float32
 SLOPES = 1e-3  # of the gradient's norm, float32
@@ -44,11 +44,11 @@ FEW = Config(  # few numbers to take the largest of, so that bfloat16 seldom tak
 
 
 def direction_of(params, seed):
-    """A random change of all parameters, of length 1."""
+    """Returns a random change of all parameters, of norm 1."""
     generator = np.random.default_rng(seed)
-    directions = convert(params, lambda leaf: generator.standard_normal(leaf.shape))
+    directions = convert(params, lambda _, leaf: generator.standard_normal(leaf.shape))
     length = np.sqrt(sum((leaf**2).sum() for _, leaf in leaves(directions)))
-    return convert(directions, lambda leaf: leaf / length)
+    return convert(directions, lambda _, leaf: leaf / length)
 
 
 def moved(params, direction, size):
@@ -62,17 +62,17 @@ def slope_of(function):
 
 def weak_params(config, seed):
     """Normal weights in every leaf, times 0.3."""
-    return convert(random_params(config), lambda leaf: rounded(0.3 * normal(seed, *leaf.shape)))
+    return convert(random_params(config), lambda _, leaf: rounded(0.3 * normal(seed, *leaf.shape)))
 
 
 def along(gradient, direction):
-    """The slope that a gradient says, and its norm."""
+    """Returns the slope along a direction according to a gradient, and the gradient's norm."""
     pairs = [(np.float64(one), other) for (_, one), (_, other) in zip(leaves(gradient), leaves(direction), strict=True)]
     return sum((one * other).sum() for one, other in pairs), np.sqrt(sum((one**2).sum() for one, _ in pairs))
 
 
 def lead(params, config, stages, valid):
-    """By how much the largest leads the next smaller one, in the closest pooling, before the norm's scale."""
+    """Returns the smallest difference between the largest and second largest value in max pooling, before the norm."""
 
     def closest(tokens, mask, norm):
         tokens = np.where(mask[..., np.newaxis], tokens, -np.inf)
@@ -108,7 +108,7 @@ def production(config: Config, options: tuple):
 
 
 def assert_right(config, seed, frames_valid, *, values, slopes, clear, params_of=random_params, **options):
-    """Logits, and the slope in a random direction, are the oracle's. clear: the least lead of every largest token."""
+    """Asserts that logits and the slope in a random direction equal the oracle's. clear: the least `lead` required."""
     for candidate in range(seed, seed + 4000):
         params, clips = params_of(config, candidate), video(config, candidate)
         stages = {}
@@ -128,7 +128,7 @@ def assert_right(config, seed, frames_valid, *, values, slopes, clear, params_of
         return (reference.forward(there, clips, config, frames_valid=frames_valid) * cotangent).sum()
 
     logits, gradient = production(config, tuple(options.items()))(
-        convert(params, jnp.asarray), clips, np.float32(cotangent), frames_valid
+        jax.tree.map(jnp.asarray, params), clips, np.float32(cotangent), frames_valid
     )
     assert np.abs(logits - expected).max() <= values * np.abs(expected).max()
     slope, norm = along(gradient, direction)
@@ -136,7 +136,7 @@ def assert_right(config, seed, frames_valid, *, values, slopes, clear, params_of
 
 
 @pytest.mark.fast
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(config=configs(), seed=seeds, padded=st.booleans())
 def test_logits_and_slopes_of_every_variant_are_the_oracles(config, seed, padded):
     config = replace(config, classes=config.classes or (7,))
@@ -151,9 +151,9 @@ def test_logits_and_slopes_of_every_variant_are_the_oracles(config, seed, padded
     ("dtype", "padded", "options"),
     [
         ("float32", False, {}),
-        ("float32", True, {"remat": True}),
+        ("float32", True, {"remat": "lean"}),
         ("bfloat16", True, {}),
-        ("bfloat16", False, {"remat": True}),
+        ("bfloat16", False, {"remat": "lean"}),
     ],
 )
 def test_max_pooling_gives_its_gradient_to_the_largest_token(model, dtype, padded, options):
@@ -163,7 +163,7 @@ def test_max_pooling_gives_its_gradient_to_the_largest_token(model, dtype, padde
         config = replace(config, height=8, width=4, channels=6)
         bounds = dict(values=0.05, slopes=0.05, clear=0.05)
 
-    @settings(max_examples=8)
+    @settings(max_examples=3)
     @given(seed=seeds, counts=st.permutations([3, 6]))
     def right(seed, counts):
         frames_valid = np.array(counts, np.int32) if padded else None
@@ -195,7 +195,7 @@ def test_the_times_of_a_still_video_share_the_gradient_of_the_largest_token(mode
         reference.forward(params, still, config, capture=stages)
         if lead(params, config, stages, None) < 1e-4:
             continue
-        found = np.float64(gradient(convert(params, jnp.asarray), still))
+        found = np.float64(gradient(jax.tree.map(jnp.asarray, params), still))
         direction = np.tile(normal(seed + 1, 1, 3, 12, 8, 3), (1, 3, 1, 1, 1))
 
         def moved_logits(size, params=params, still=still, direction=direction):
@@ -214,7 +214,7 @@ def test_tokens_that_are_equally_large_share_the_gradient(mapped, seed, places):
     cotangent = normal(seed + 3, 5)
     tokens[sorted(places)] = 3 * tokens[min(places)]  # the same rows: the same numbers after the norm too
     normed = gradients.layer_norm(tokens, norm, 1e-6)
-    share = np.stack([pooled(normed[:, [channel]], "max") for channel in range(5)], axis=1)
+    share = np.stack([pooling_shares(normed[:, [channel]], "max") for channel in range(5)], axis=1)
     expected, _ = gradients.layer_norm_vjp(tokens, norm, 1e-6, share * cotangent)
 
     def largest(tokens, scale, bias):  # the norm is computed anew wherever XLA likes
@@ -258,7 +258,7 @@ def test_without_kernels_forward_mode_and_second_derivatives_are_those_of_the_or
         return slope(params), along_direction(jnp.float32(0)), forward_over_reverse, jax.grad(slope)(params)
 
     first, jacobian, forward_over_reverse, reverse_over_forward = derivatives(
-        *(convert(tree, lambda leaf: jnp.asarray(leaf, jnp.float32)) for tree in (params, direction))
+        *(convert(tree, lambda _, leaf: jnp.asarray(leaf, jnp.float32)) for tree in (params, direction))
     )
     exact = (above - below) / (2 * step)
     assert abs(first - exact) <= SLOPES * abs(exact)
@@ -270,9 +270,9 @@ def test_without_kernels_forward_mode_and_second_derivatives_are_those_of_the_or
 
 @pytest.mark.fast
 @pytest.mark.parametrize("jitted", [False, True])
-def test_with_kernels_an_error_names_the_argument_that_takes_them_out(jitted):
+def test_with_kernels_an_error_names_the_argument_that_disables_them(jitted):
     config = small("factorised_self_attention", layers=1)
-    params, clips = convert(random_params(config), jnp.asarray), jnp.asarray(video(config, 1, 1))
+    params, clips = jax.tree.map(jnp.asarray, random_params(config)), jnp.asarray(video(config, 1, 1))
 
     def inner(clips):
         return vivit.forward(params, clips, config, attention="pallas").sum()
@@ -286,13 +286,13 @@ def test_with_kernels_an_error_names_the_argument_that_takes_them_out(jitted):
         "reverse over forward": lambda: jax.grad(lambda x: jax.jvp(function, (x,), (clips,))[1])(clips),
     }
     for differentiate in modes.values():
-        with pytest.raises(TypeError, match="reverse mode, and once: attention='xla' takes them out"):
+        with pytest.raises(TypeError, match="reverse mode, and once: attention='xla' disables them"):
             differentiate()
 
 
 def test_the_gradient_of_a_batch_of_models_through_the_kernels_is_that_of_each():
     config = small("factorised_self_attention", layers=1)
-    params, clips = convert(random_params(config), jnp.asarray), jnp.asarray(video(config, 1, 1))
+    params, clips = jax.tree.map(jnp.asarray, random_params(config)), jnp.asarray(video(config, 1, 1))
     sizes = jnp.asarray([0.5, 2.0])
     gradient = jax.grad(lambda size: vivit.forward(params, size * clips, config, attention="pallas").sum())
     np.testing.assert_allclose(jax.vmap(gradient)(sizes), [gradient(size) for size in sizes], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What production drops: the same as the reference when given the same multipliers, with the promised statistics."""
+"""Production's dropout: equals the reference for the same multipliers, and has the documented statistics."""
 
 from functools import partial
 
@@ -9,16 +9,18 @@ import pytest
 from accuracy import assert_as_accurate
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from quickly import QUICKLY
 from strategies import MODELS, random_params, small, video
 
 import vivit
-from vivit import baseline, dropout
-from vivit.accuracy import depth_of
+from vivit import dropout
+from vivit.audit import baseline
+from vivit.audit.bound import depth_of
+from vivit.conformance.quickly import QUICKLY
 from vivit.dropout import Rates
 from vivit.numerics.hash_dropout import keep
 from vivit.reference import models as reference
-from vivit.reference.params import convert
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 draw = jax.jit(dropout.draw, static_argnames=("config", "rates", "batch"), compiler_options=QUICKLY)
 
@@ -31,7 +33,7 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
     params, clips = random_params(config), video(config, 0, batch=3)
     rng = jax.random.key(7)
     drops = draw(rng, config, Rates(**RATES, rescale_depth=rescale), 3)
-    on_device = convert(params, jnp.asarray)
+    on_device = jax.tree.map(jnp.asarray, params)
     logits = vivit.forward(on_device, clips, config, rng=rng, **RATES, rescale_depth=rescale)
     yardstick = baseline.forward(on_device, clips, config, drops=drops)
     expected = reference.forward(params, clips, config, drops=jax.tree.map(np.float64, drops))
@@ -41,7 +43,7 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
 
 def test_without_a_key_or_without_rates_nothing_is_dropped():
     config = small("factorised_encoder")
-    params, clips = convert(random_params(config), jnp.asarray), video(config, 1)
+    params, clips = jax.tree.map(jnp.asarray, random_params(config)), video(config, 1)
     expected = vivit.forward(params, clips, config)
     assert np.array_equal(vivit.forward(params, clips, config, **RATES), expected)
     assert np.array_equal(vivit.forward(params, clips, config, rng=jax.random.key(0)), expected)
@@ -49,7 +51,7 @@ def test_without_a_key_or_without_rates_nothing_is_dropped():
 
 def test_the_same_key_drops_the_same_and_another_key_something_else():
     config = small("factorised_self_attention")
-    params, clips = convert(random_params(config), jnp.asarray), video(config, 2)
+    params, clips = jax.tree.map(jnp.asarray, random_params(config)), video(config, 2)
     first, again, other = (vivit.forward(params, clips, config, rng=jax.random.key(k), **RATES) for k in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -124,14 +126,14 @@ def test_dropout_is_independent_for_every_frame_example_and_layer(model):
 
 def test_gradients_flow_through_what_is_kept():
     config = small("factorised_dot_product", layers=2)
-    params, clips = convert(random_params(config), jnp.asarray), video(config, 9)
+    params, clips = jax.tree.map(jnp.asarray, random_params(config)), video(config, 9)
 
     @partial(jax.jit, static_argnames="remat", compiler_options=QUICKLY)
     @jax.grad
     def gradient(params, remat):
         return jnp.square(vivit.forward(params, clips, config, rng=jax.random.key(1), remat=remat, **RATES)).sum()
 
-    gradients = [gradient(params, remat=remat) for remat in (False, True)]
+    gradients = [gradient(params, remat=remat) for remat in ("none", "lean")]
     for stored, recomputed in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(stored, recomputed, rtol=1e-4, atol=1e-4 * np.abs(stored).max())
         assert np.abs(stored).max() > 0

@@ -1,7 +1,8 @@
-"""Evaluation is plain loops over views, goes on after a kill with the same bits, and leaves nothing out silently."""
+"""Evaluation against plain loops over views: it resumes after a kill with the same bits, and reports omissions."""
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,14 +13,15 @@ import pytest
 from videos import write_video
 
 import vivit
-from vivit import cli
+from vivit import jitted
+from vivit.cli.main import main
 from vivit.data.clips import BrokenVideoError
-from vivit.data.reading import choose, read_data
+from vivit.data.reading import read_data, select_split
 from vivit.data.sources import Dataset, Example
-from vivit.preprocessing import HUGGING_FACE, Preprocessing
-from vivit.training.evaluate import evaluate
-from vivit.training.naming import matched
-from vivit.training.predictions import write_predictions
+from vivit.inference.classification import classify_videos
+from vivit.inference.evaluation import evaluate, write_predictions
+from vivit.inference.match_labels import match_labels
+from vivit.video.preprocessing import HUGGING_FACE, Preprocessing
 
 LENGTHS = (20, 31, 9, 16, 26)  # frames of the videos
 CONFIG = replace(vivit.named("vivit-tiny/8x2"), classes=(2, 3))
@@ -101,7 +103,7 @@ def test_predictions_are_a_row_a_video_with_its_labels_and_the_best_classes(mode
             assert list(told.values()) == sorted(told.values(), reverse=True)
 
 
-def test_predictions_of_several_labels_are_each_by_itself(model, dataset, tmp_path):
+def test_multi_label_predictions_have_independent_probabilities(model, dataset, tmp_path):
     several = replace(dataset, multi_label=True, examples=(replace(dataset.examples[0], labels=((0, 1), ())),))
     result = evaluate(model, several, **SETTINGS)
     write_predictions(tmp_path / "predictions.csv", result)
@@ -111,7 +113,7 @@ def test_predictions_of_several_labels_are_each_by_itself(model, dataset, tmp_pa
     assert float(row["verb probability 1"]) == pytest.approx(1 / (1 + np.exp(-best)), abs=1e-6)
 
 
-def test_heads_are_matched_by_name_and_called_as_the_model_calls_them(model, dataset):
+def test_heads_are_matched_by_name_and_have_the_models_names(model, dataset):
     named = replace(model, heads=("verb", "noun"))
     turned = replace(
         dataset,
@@ -119,16 +121,38 @@ def test_heads_are_matched_by_name_and_called_as_the_model_calls_them(model, dat
         names=LABELS[::-1],
         examples=tuple(replace(example, labels=example.labels[::-1]) for example in dataset.examples),
     )
-    assert matched(turned, LABELS, named.heads) == dataset
+    assert match_labels(turned, LABELS, named.heads) == dataset
     assert list(evaluate(replace(model, heads=("doing", "who")), dataset, **SETTINGS).report["heads"]) == [
         "doing",
         "who",
     ]
-    with pytest.raises(ValueError, match=r"heads is \('verb',\): it must be 2 different names, one a head"):
+    with pytest.raises(ValueError, match=r"heads is \('verb',\): it must be 2 different names, one per head"):
         replace(model, heads=("verb",))
 
 
-def test_padding_of_short_videos_is_not_looked_at(model, dataset):
+@pytest.mark.parametrize("resize", [None, 41, (40, 56)])
+def test_a_video_has_the_logits_that_classifying_it_gives_whatever_the_preprocessing(model, dataset, resize):
+    changed = replace(model, preprocessing=replace(PLAIN, resize=resize))
+    result = evaluate(changed, dataset, views=(4, 3), batch=5)
+    found = classify_videos(changed, [example.path for example in dataset.examples], views=(4, 3))
+    np.testing.assert_allclose(result.logits, [one.logits.mean(0) for one in found], atol=1e-5)
+
+
+def test_equal_views_are_computed_once(model, dataset):
+    clips = []
+
+    def forward(video, frames_valid):
+        clips.append(len(video))
+        return jitted.logits(model.params, video, config=CONFIG)
+
+    short = replace(dataset, examples=dataset.examples[2:3])  # 9 frames: there is one clip in time
+    result = evaluate(model, short, views=(4, 3), batch=2, forward=forward)
+    assert clips == [2, 2]  # three crops, and one to fill up
+    (alone,) = classify_videos(model, [short.examples[0].path], views=(1, 3))
+    np.testing.assert_allclose(result.logits, [alone.logits.mean(0)], atol=1e-5)
+
+
+def test_padding_of_short_videos_does_not_affect_logits(model, dataset):
     result = evaluate(model, dataset, **SETTINGS, short="pad")
     clips, valid = clips_of(9, short="pad")
     assert valid.tolist() == [5] * 6
@@ -136,13 +160,13 @@ def test_padding_of_short_videos_is_not_looked_at(model, dataset):
 
 
 def test_a_killed_evaluation_goes_on_and_has_the_same_bits(model, damaged, tmp_path):
-    vivit.save(tmp_path / "model", model)
+    vivit.save(model, tmp_path / "model")
     code = f"""
 import os, signal, sys
 import vivit
 from vivit.data.sources import Dataset, Example
-from vivit.training.evaluate import evaluate
-kill = lambda done, total: done >= 20 and os.kill(os.getpid(), signal.SIGKILL)
+from vivit.inference.evaluation import evaluate
+kill = lambda done, total: done >= 24 and os.kill(os.getpid(), signal.SIGKILL)
 again = dict(broken="skip", folder=sys.argv[2], every=2)
 evaluate(vivit.load(sys.argv[1]), {damaged!r}, **{SETTINGS!r}, **again, progress=kill)
 """
@@ -154,7 +178,7 @@ evaluate(vivit.load(sys.argv[1]), {damaged!r}, **{SETTINGS!r}, **again, progress
     seen = []
     again = dict(broken="skip", folder=tmp_path / "progress", every=2)
     resumed = evaluate(model, damaged, **SETTINGS, **again, progress=lambda *counts: seen.append(counts))
-    assert seen == [(16, 30), (20, 30), (24, 30), (28, 30), (30, 30)]
+    assert seen == [(22, 30), (26, 30), (30, 30)]  # written after 16 clips and the six of the video left out
     whole = evaluate(model, damaged, **SETTINGS, broken="skip")
     assert resumed.logits.tobytes() == whole.logits.tobytes()
     assert resumed.report == whole.report
@@ -167,7 +191,7 @@ evaluate(vivit.load(sys.argv[1]), {damaged!r}, **{SETTINGS!r}, **again, progress
     assert [path.name for path in (tmp_path / "progress").iterdir()] == ["evaluation.npz"]
 
 
-def test_progress_of_something_else_is_refused_by_name(model, dataset, tmp_path):
+def test_saved_progress_of_another_evaluation_is_rejected_with_the_difference(model, dataset, tmp_path):
     settings = dict(views=(1, 1), batch=5, folder=tmp_path)
     evaluate(model, dataset, **settings)
     others = checkpoints.model(CONFIG, seed=1, labels=LABELS, preprocessing=PLAIN)
@@ -202,27 +226,34 @@ def test_a_broken_video_is_left_out_and_reported_or_stops_it(model, dataset, dam
         evaluate(model, alone, **SETTINGS, broken="skip")
 
 
+def test_a_pipe_among_the_videos_is_an_error_and_is_not_opened(model, dataset, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mkv")
+    piped = replace(dataset.examples[0], path=str(tmp_path / "pipe.mkv"))
+    result = evaluate(model, replace(dataset, examples=(piped, dataset.examples[1])), **SETTINGS, broken="skip")
+    assert result.broken == {piped.path: f"{piped.path} is not a file: it must be a video"}
+
+
 def test_labels_are_matched_by_name_whatever_their_order(model, dataset):
     turned = Dataset(
         tuple(replace(one, labels=((1 - one.labels[0][0],), (2 - one.labels[1][0],))) for one in dataset.examples),
         dataset.heads,
         (("sit", "run"), ("owl", "dog", "cat")),
     )
-    assert matched(turned, LABELS) == dataset
+    assert match_labels(turned, LABELS) == dataset
     fewer = replace(dataset, examples=dataset.examples[:2], names=(LABELS[0], LABELS[1][:2]))
-    assert matched(fewer, LABELS).classes == (2, 3)
+    assert match_labels(fewer, LABELS).classes == (2, 3)
     for names, message in [
         ((LABELS[0], ("cat", "eel", "dog")), "noun: the data has 'eel', which the model does not: .* lacks 'owl'"),
         ((("run", "sit"),), "the data has the heads verb, noun: they must be 2"),
     ]:
         heads = dataset.heads
         with pytest.raises(ValueError, match=message):
-            matched(replace(dataset, names=names, heads=heads), LABELS)
+            match_labels(replace(dataset, names=names, heads=heads), LABELS)
     with pytest.raises(ValueError, match="verb: the model has two classes 'run'"):
-        matched(replace(dataset, names=(("run",), LABELS[1])), (("run", "run"), LABELS[1]))
+        match_labels(replace(dataset, names=(("run",), LABELS[1])), (("run", "run"), LABELS[1]))
 
 
-def test_what_does_not_fit_is_refused(model, dataset):
+def test_invalid_arguments_are_rejected(model, dataset):
     unnamed = replace(model, labels=None)
     for changed, data, arguments, message in [
         (
@@ -233,7 +264,6 @@ def test_what_does_not_fit_is_refused(model, dataset):
         ),
         (model, dataset, dict(every=0), "every is 0: it must be at least 1"),
         (replace(model, preprocessing=replace(PLAIN, crop=(16, 16))), dataset, {}, r"preprocessing crops \(16, 16\)"),
-        (replace(model, preprocessing=replace(PLAIN, resize=(32, 48))), dataset, {}, "shorter_side must be said"),
         (model, dataset, dict(shorter_side=8), "shorter_side is 8: it must be at least 32"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -246,7 +276,7 @@ def tables(dataset, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     rows = [f"{one.path},{LABELS[0][one.labels[0][0]]},{LABELS[1][one.labels[1][0]]}" for one in dataset.examples]
     (folder / "test.csv").write_text("path,verb,noun\n" + "\n".join(rows) + "\n")
-    vivit.save(folder / "model", checkpoints.model(CONFIG, labels=LABELS, preprocessing=PLAIN))
+    vivit.save(checkpoints.model(CONFIG, labels=LABELS, preprocessing=PLAIN), folder / "model")
     return folder
 
 
@@ -255,7 +285,7 @@ def test_the_command_prints_and_writes_what_evaluate_finds(model, dataset, table
     pytest.importorskip("matplotlib")
     arguments = ["evaluate", str(tables), "--checkpoint", str(tables / "model"), "--views", "2x3", "--per-class"]
     files = ["-o", str(tmp_path / "found.json"), "--confusion", str(tmp_path / "confused.png")]
-    assert cli.main([*arguments, *files, "--progress", str(tmp_path / "progress")]) == 0
+    assert main([*arguments, *files, "--progress", str(tmp_path / "progress")]) == 0
     shown = capsys.readouterr()
     report = evaluate(model, dataset, views=(2, 3)).report
     written = json.loads((tmp_path / "found.json").read_text())
@@ -275,24 +305,24 @@ def test_the_command_lists_what_it_left_out(tables, damaged, capsys, tmp_path):
     rows = [{"path": one.path, "verb": "run", "noun": "owl"} for one in damaged.examples[1:4]]
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     arguments = ["evaluate", str(table), "--checkpoint", str(tables / "model"), "--views", "1x1", "--split", "all"]
-    assert cli.main([*arguments, "--broken", "skip"]) == 0
+    assert main([*arguments, "--broken", "skip"]) == 0
     out = capsys.readouterr().out
     assert "left out 1 of 3 examples" in out
     assert f"  {damaged.examples[2].path} cannot be read as a video" in out
-    assert "noun: 2 classes have no example and are in no mean" in out
-    assert cli.main(arguments) == 2
+    assert "noun: 2 classes have no example and are excluded from means" in out
+    assert main(arguments) == 2
     assert "text.mp4 cannot be read as a video" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys, tmp_path):
     config = replace(CONFIG, classes=(3,))
     named = checkpoints.model(config, labels=(("[a]", "b", "c"),), preprocessing=PLAIN)
-    vivit.save(tmp_path / "model", named)
+    vivit.save(named, tmp_path / "model")
     cells = ("[a]|b", "", "[a]", "b", "[a]|b")
     rows = [f"{one.path},{cell}" for one, cell in zip(dataset.examples, cells, strict=True)]
     (tmp_path / "test.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
     arguments = ["evaluate", str(tmp_path), "--checkpoint", str(tmp_path / "model"), "--views", "1x1", "--multi-label"]
-    assert cli.main([*arguments, "-o", str(tmp_path / "found.json"), "--dtype", "bfloat16", "--per-class"]) == 0
+    assert main([*arguments, "-o", str(tmp_path / "found.json"), "--dtype", "bfloat16", "--per-class"]) == 0
     out = capsys.readouterr().out
     written = json.loads((tmp_path / "found.json").read_text())
     assert [one["positives"] for one in written["heads"]["label"]["per_class"]] == [3, 3, 0]
@@ -304,16 +334,16 @@ def test_the_command_gives_the_map_of_several_labels_an_example(dataset, capsys,
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (["--split", "train"], "split is 'train': it must be one of those that the data has, test (5), or all"),
+        (["--split", "train"], "split is 'train': it must be one of the data's splits, test (5), or all"),
         (["--views", "0x3"], "argument --views: '0x3' must be clips x crops, such as 4x3"),
-        (["--confusion", "x.png", "--multi-label"], "--confusion is for one label an example"),
+        (["--confusion", "x.png", "--multi-label"], "--confusion needs one label per example"),
         (["-o", "no/x.json"], "no/x.json: the folder"),
         (["--heads", "noun"], "the data has the heads noun: they must be 2, as the model has"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(tables, changed, message, capsys):
     try:
-        code = cli.main(["evaluate", str(tables), "--checkpoint", str(tables / "model"), *changed])
+        code = main(["evaluate", str(tables), "--checkpoint", str(tables / "model"), *changed])
     except SystemExit as error:
         code = error.code
     assert code == 2
@@ -325,15 +355,15 @@ def test_data_is_a_folder_of_classes_a_table_or_a_folder_of_tables(dataset, tabl
         (tmp_path / "classes" / name).mkdir(parents=True)
         (tmp_path / "classes" / name / "1.mkv").write_bytes(b"")
     folder = read_data(tmp_path / "classes")
-    assert choose(folder, "all").names == (LABELS[1],)
-    assert len(choose(folder, "all").examples) == 3
+    assert select_split(folder, "all").names == (LABELS[1],)
+    assert len(select_split(folder, "all").examples) == 3
     assert read_data(tables)["test"] == dataset
-    assert choose(read_data(tables / "test.csv"), "all").names == LABELS
+    assert select_split(read_data(tables / "test.csv"), "all").names == LABELS
     with pytest.raises(ValueError, match="heads and multi_label are for tables"):
         read_data(tmp_path / "classes", multi_label=True)
-    with pytest.raises(ValueError, match="is not there: it must be a folder with one folder a class, or a table"):
+    with pytest.raises(ValueError, match="does not exist: it must be a folder with one folder per class, or a table"):
         read_data(tmp_path / "none")
     (tables / "test.jsonl").write_text("")
-    with pytest.raises(ValueError, match=r"has test.csv and test.jsonl: it must have one table a split"):
+    with pytest.raises(ValueError, match=r"has test.csv and test.jsonl: it must have one table per split"):
         read_data(tables)
     (tables / "test.jsonl").unlink()

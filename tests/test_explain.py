@@ -1,4 +1,4 @@
-"""Production's maps, rollout and relevance against the reference's matrices, with gradients that nobody propagated."""
+"""Production's maps, rollout and relevance against the reference's matrices, with gradients without backpropagation."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from strategies import random_params, seeds, video
 
 import vivit
-from vivit.accuracy import depth_of
-from vivit.explain.attention import stages_of
-from vivit.explain.filters import filters, most_used
-from vivit.explain.relevance import Carried, explained, stacks_of, through_layer
+from vivit.audit.bound import depth_of
+from vivit.explanation.attention_maps import stages_of
+from vivit.explanation.filters import filters, most_used
+from vivit.explanation.relevance import Backward, explain_clip, stacks_of, through_layer
 from vivit.reference import relevance as reference
 from vivit.reference.params import convert, shapes
 from vivit.reference.tubelet import embed, pixels
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 HEAD, NUMBER, INDEX = 1, 1, 4  # the second class of the second head, behind the three of the first
 
@@ -43,7 +45,7 @@ def case(name, seed):
     config = CONFIGS[name]
     params, clip = random_params(config, seed), video(config, seed, 1)[0]
     return Case(
-        explained(params, clip, config, classes=[(0, 2), (HEAD, NUMBER)]),
+        explain_clip(params, clip, config, classes=[(0, 2), (HEAD, NUMBER)]),
         (captured(params, clip, config), weighted_gradients(params, clip, config, INDEX)),
         plain_attentions(params, clip, config, INDEX),
     )
@@ -101,24 +103,24 @@ def test_rollout_and_relevance_are_rows_of_the_matrices_of_the_reference(name, s
     (_, rollout, of_both, _), (stages, products), (plain_stages, plain_products) = case(name, seed)
     actual = rollout, of_both[1]
 
-    def looked_at(compose, attentions):
-        return reference.looked_at(stages, config, compose, attentions)
+    def token_contributions(compose, attentions):
+        return reference.token_contributions(stages, config, compose, attentions)
 
     # rounding is as large as the products of both signs are, of which relevance keeps one
     either_sign = {stage: np.abs(values) for stage, values in products.items()}
-    expected = looked_at(reference.relevance, products)
-    condition = looked_at(reference.relevance, either_sign).max() / expected.max()
-    plain = looked_at(reference.relevance, plain_products)
+    expected = token_contributions(reference.relevance, products)
+    condition = token_contributions(reference.relevance, either_sign).max() / expected.max()
+    plain = token_contributions(reference.relevance, plain_products)
     assert [row.dtype for row in actual] == [np.float32] * 2
     assert_as_accurate(
         actual[1], plain, expected, "float32", "relevance", depth=2 * depth_of(config), condition=condition
     )
-    rollouts = (looked_at(reference.rollout, each) for each in (plain_stages, stages))
+    rollouts = (token_contributions(reference.rollout, each) for each in (plain_stages, stages))
     assert_as_accurate(actual[0], *rollouts, "float32", "rollout", depth=depth_of(config))
 
 
 @pytest.mark.parametrize("pooling", ["token", "mean"])
-def test_a_relevance_that_is_rounding_is_told_from_one_that_is_not(pooling):
+def test_rounding_is_distinguished_from_relevance(pooling):
     """A logit that adds up all channels of a layer norm without scale does not depend on the clip."""
     config = replace(TINY, pooling=pooling)
     params, clip = random_params(config, 1), video(config, 1, 1)[0]
@@ -126,16 +128,16 @@ def test_a_relevance_that_is_rounding_is_told_from_one_that_is_not(pooling):
     kernel[:, 0] = 0.37
     flat = params.encoder._replace(norm=params.encoder.norm._replace(scale=np.ones(12, np.float32)))
     params = params._replace(head=params.head._replace(kernel=kernel), encoder=flat)
-    found = explained(params, clip, config, classes=[(0, 0), (0, 1), (1, 3)])
+    found = explain_clip(params, clip, config, classes=[(0, 0), (0, 1), (1, 3)])
     spans = np.ptp(found.relevance, axis=(1, 2))
     assert spans[0] <= found.rounding[0]
     assert (spans[1:] > 100 * found.rounding[1:]).all()
 
 
-def test_what_is_the_same_everywhere_has_no_relevance_but_rounding():
+def test_a_constant_clip_has_no_relevance_beyond_rounding():
     config = replace(TINY, pooling="mean", positions="none")
     clip = np.full((6, 15, 7, 3), 0.3, np.float32)
-    found = explained(random_params(config, 2), clip, config, classes=[(0, 0), (1, 2)])
+    found = explain_clip(random_params(config, 2), clip, config, classes=[(0, 0), (1, 2)])
     assert (np.ptp(found.relevance, axis=(1, 2)) <= found.rounding).all()
     assert (found.rounding < 1e-4 * found.relevance.max(axis=(1, 2))).all()
 
@@ -144,11 +146,11 @@ def test_the_first_half_of_the_heads_of_model_4_attends_over_time():
     assert stages_of("factorised_dot_product", 4) == {"time_weights": range(2), "space_weights": range(2, 4)}
 
 
-def test_bytes_are_explained_as_the_pixels_that_they_are():
+def test_uint8_and_its_scaled_floats_have_the_same_explanation():
     params = random_params(TINY)
     clip = np.random.default_rng(0).integers(0, 256, (6, 15, 7, 3), np.uint8)
-    of_bytes = explained(params, clip, TINY, classes=[(0, 2)])
-    of_pixels = explained(params, np.float32(clip) / 127.5 - 1, TINY, classes=[(0, 2)])
+    of_bytes = explain_clip(params, clip, TINY, classes=[(0, 2)])
+    of_pixels = explain_clip(params, np.float32(clip) / 127.5 - 1, TINY, classes=[(0, 2)])
     for one, other in zip(of_bytes[1:3], of_pixels[1:3], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
 
@@ -163,26 +165,26 @@ def test_bytes_are_explained_as_the_pixels_that_they_are():
         ((3, 4), 1, -1, "number is -1: head 1 has 4 classes, numbered from 0"),
     ],
 )
-def test_a_class_that_there_is_not_is_refused(classes, head, number, message):
+def test_an_unknown_class_is_rejected(classes, head, number, message):
     config = replace(TINY, classes=classes)
     with pytest.raises(ValueError, match=message):
-        explained(
+        explain_clip(
             random_params(config), video(config, 0, 1)[0], config, classes=[(0, 0)] * bool(classes) + [(head, number)]
         )
 
 
 def test_a_clip_of_another_size_is_refused():
     with pytest.raises(ValueError, match="video"):
-        explained(random_params(TINY), np.zeros((5, 15, 7, 3), np.float32), TINY, classes=[(0, 0)])
+        explain_clip(random_params(TINY), np.zeros((5, 15, 7, 3), np.float32), TINY, classes=[(0, 0)])
 
 
 def test_a_layer_of_vivit_b_never_holds_the_weights_of_all_heads():
     config = vivit.named("vivit-b/16x2")
-    params = convert(shapes(config), lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32))
+    params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, np.float32))
     (stack,) = stacks_of(params, config)
-    one = convert(stack.params.blocks, lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32))
+    one = convert(stack.params.blocks, lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape[1:], np.float32))
     tokens, row = (jax.ShapeDtypeStruct((1, 3137, *shape), np.float32) for shape in ((768,), ()))
-    lowered = through_layer.lower(tokens, one, Carried(tokens, row, row), stack.cores, stack.layer, stack.grid)
+    lowered = through_layer.lower(tokens, one, Backward(tokens, row, row), stack.cores, stack.layer, stack.grid)
     weights = config.heads * 3137**2 * 4  # bytes
     assert lowered.compile().memory_analysis().temp_size_in_bytes < weights
 
@@ -194,7 +196,7 @@ def test_a_filter_times_the_pixels_of_a_tubelet_is_a_channel_of_its_token():
     assert kernels.dtype == np.float32
     tubelet = np.float64(clip[0, 2:4, 3:6])  # time index 1, the second of five places
     expected = (kernels * tubelet).sum(axis=(1, 2, 3, 4)) + params.embedding.bias
-    assert_same(embed(pixels(clip), convert(params.embedding, np.float64))[0, 1, 1], expected)
+    assert_same(embed(pixels(clip), convert(params.embedding, lambda _, leaf: np.float64(leaf)))[0, 1, 1], expected)
 
 
 def test_the_filters_that_move_their_channel_most_come_first():

@@ -1,4 +1,4 @@
-"""The page in a real browser: it shows the numbers that it was given, and nothing but the page is loaded or run."""
+"""The page in a real browser: it shows the given numbers, and loads and runs nothing else."""
 
 from dataclasses import replace
 
@@ -7,11 +7,11 @@ import pytest
 from browser import PATIENCE, chromium, visit
 from explanation_samples import COLUMNS, HEADS, MODELS, ROWS, T, sample
 
-from vivit.explain.explanation import Target
-from vivit.explain.page import framed, page
-from vivit.explain.strength import LIGHT
-from vivit.model import Score
-from vivit.writing import write_text
+from vivit.explanation.data import Target
+from vivit.explanation.images import LIGHT
+from vivit.explanation.page import framed, page
+from vivit.files.atomic import write_text
+from vivit.inference.classification import Score
 
 NEAR = (2 + 0.6) / 255  # of the most: two are the rounding of what is blended
 # the colors at the centres of a grid of cells, [[r, g, b], …], read from a copy, or the page would be told of slowness
@@ -164,7 +164,7 @@ def test_the_matrix_over_time_frames_the_time_shown_and_says_where_it_looks(mode
         ("The tokens of the temporal layers are whole frames", MODELS[1:2]),
     ],
 )
-def test_the_page_says_what_is_particular_about_the_maps_of_a_model(words, models):
+def test_the_page_has_notes_about_the_maps_of_each_model(words, models):
     assert tuple(model for model in MODELS if words in page(sample(model))) == tuple(models)
 
 
@@ -226,7 +226,7 @@ def films():
 
 @pytest.mark.parametrize(("name", "frames"), list(films()))
 @pytest.mark.parametrize("opacity", [60, 100])
-def test_more_is_always_stronger_whatever_the_film_shows_and_as_the_legend_says(opacity, name, frames, opened):
+def test_larger_values_are_always_more_visible_and_match_the_legend(opacity, name, frames, opened):
     values = np.linspace(0.002, 0.009, T * ROWS * COLUMNS, dtype=np.float32).reshape(T, -1)[:, ::-1]
     explanation = sample(MODELS[0], frames=frames)
     shown = opened(replace(explanation, relevance=values[np.newaxis].repeat(9, axis=0))).page
@@ -292,7 +292,7 @@ def test_heads_that_have_names_are_called_by_them(opened):
     assert "Best of verb" in shown.inner_text(".views thead")
 
 
-def test_what_may_be_rounding_does_not_glow(opened):
+def test_values_that_may_be_rounding_are_not_drawn(opened):
     explanation = sample(MODELS[0])
     values = explanation.relevance.copy()
     values[0] *= 1e-9  # at most 1e-11
@@ -312,14 +312,14 @@ def test_what_may_be_rounding_does_not_glow(opened):
     assert np.abs(fractions(shown, "#picture", ROWS, COLUMNS).ravel() - wanted).max() < NEAR
 
 
-def test_attention_that_is_lost_in_its_sum_is_nothing_found(opened):
+def test_attention_below_the_rounding_of_its_sum_counts_as_nothing(opened):
     explanation = sample(MODELS[0])
     shown = opened(replace(explanation, rollout=explanation.rollout * 1e-8)).page
     shown.check("input[value=rollout]")
     assert "nothing found" in shown.inner_text("#said")
 
 
-def test_maps_that_are_nearly_even_say_so_and_are_not_drawn(opened):
+def test_nearly_even_maps_are_named_and_not_drawn(opened):
     explanation = sample(MODELS[0])
     last = explanation.attention[-1]
     flat = last._replace(
@@ -481,7 +481,7 @@ def test_the_picture_comes_first_and_its_legend_is_above_the_fold(width, height,
     assert scrolled == 0
 
 
-def test_a_notebook_shows_the_page_in_a_frame_that_changes_nothing_beside_it(browser, tmp_path):
+def test_a_notebook_shows_the_page_in_an_isolated_frame(browser, tmp_path):
     explanation = odd_names(ODD)
     path = tmp_path / "notebook.html"
     write_text(
@@ -719,7 +719,7 @@ def test_nothing_moves_by_itself(motion, opened):
     assert shown.evaluate("document.getAnimations().length") == 0
 
 
-def test_play_moves_one_frame_at_a_time_for_who_wants_no_motion(opened):
+def test_with_reduced_motion_play_moves_one_frame_at_a_time(opened):
     shown = opened(sample(MODELS[0]), reduced_motion="reduce").page
     assert shown.inner_text("#play") == "Next frame"
     for frame in [*range(2, 17), 1]:  # from the last to the first

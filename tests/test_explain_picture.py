@@ -1,4 +1,4 @@
-"""The still picture: a PNG of every model's explanation, of any text, whole or not there."""
+"""The still picture: a PNG of every model's explanation, with any text, written atomically."""
 
 import os
 import sys
@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from explanation_samples import MODELS, sample
 
-from vivit import fonts, writing
-from vivit.explain import picture
-from vivit.explain.explanation import Target
-from vivit.model import Score
+from vivit import figures
+from vivit.explanation import picture
+from vivit.explanation.data import Target
+from vivit.files import atomic
+from vivit.inference.classification import Score
 
 pytest.importorskip("matplotlib")
 Image = pytest.importorskip("PIL.Image")
@@ -98,7 +99,7 @@ def test_maps_of_zeros_and_of_what_is_not_finite_are_shown(tmp_path):
     assert (odd == plain).all()
 
 
-def test_what_is_rounding_or_nearly_even_is_not_drawn(tmp_path):
+def test_maps_of_rounding_or_nearly_even_maps_are_not_drawn(tmp_path):
     explanation = sample(MODELS[0])
     little, much = (replace(explanation, rounding=np.full(9, floor)) for floor in (1e-9, 1.0))
     even = replace(much, rollout=np.linspace(0.039, 0.043, 24).reshape(4, 6))
@@ -107,7 +108,7 @@ def test_what_is_rounding_or_nearly_even_is_not_drawn(tmp_path):
     assert counts[1] > counts[2] + 500
 
 
-def test_more_of_a_map_is_more_orange_whatever_the_film_shows(tmp_path):
+def test_larger_values_of_a_map_are_more_orange_over_any_film(tmp_path):
     zeros = np.zeros((4, 6), np.float32)
     values = zeros.copy()
     values[1] = np.arange(6) / 5
@@ -154,11 +155,11 @@ def square_font(tmp_path):
     font.save(tmp_path / "square.ttf")
     known = list(fontManager.ttflist)
     fontManager.addfont(tmp_path / "square.ttf")
-    fonts._families.cache_clear()
+    figures._families.cache_clear()
     yield
     fontManager.ttflist[:] = known
     fontManager._findfont_cached.cache_clear()
-    fonts._families.cache_clear()
+    figures._families.cache_clear()
 
 
 def named(text):
@@ -182,7 +183,7 @@ def test_a_letter_that_the_usual_font_lacks_is_drawn_in_another_that_has_it(squa
     ],
 )
 def test_a_script_that_no_font_here_has_is_named_below_the_picture(text, font, tmp_path, monkeypatch):
-    monkeypatch.setattr(fonts, "_families", lambda: {})
+    monkeypatch.setattr(figures, "_families", lambda: {})
     excuse = picture.write_picture(named(text), tmp_path / "x.png")
     assert font in excuse
     assert "\n" not in excuse
@@ -204,7 +205,7 @@ def test_a_failure_leaves_no_file_behind(tmp_path, monkeypatch):
     (tmp_path / "x.png").mkdir()
     with pytest.raises(ValueError, match=r"x.png is a folder: name a file"):
         picture.write_picture(sample(MODELS[0]), tmp_path / "x.png")
-    monkeypatch.setattr(writing.os, "replace", lambda old, new: Path(new).read_bytes())  # fails once all is drawn
+    monkeypatch.setattr(atomic.os, "replace", lambda old, new: Path(new).read_bytes())  # fails once all is drawn
     with pytest.raises(OSError, match="No such file"):
         picture.write_picture(sample(MODELS[0]), tmp_path / "y.png")
     assert os.listdir(tmp_path) == ["x.png"]

@@ -1,4 +1,4 @@
-"""From a video to an explanation: which view and which class are pictured, and `vivit explain`."""
+"""From a video to an explanation: the view and the class of the maps, and `vivit explain`."""
 
 import os
 from dataclasses import replace
@@ -10,12 +10,16 @@ from accuracy import assert_same
 from videos import Coding, encode, scene
 
 import vivit
-from vivit import cli, fonts
-from vivit.explain.compute import explain
-from vivit.explain.relevance import explained
-from vivit.inference.classification import classify
-from vivit.inference.views import taken
-from vivit.preprocessing import HUGGING_FACE, Preprocessing
+from vivit import figures
+from vivit.cli.main import main
+from vivit.explanation.compute import explain
+from vivit.explanation.relevance import explain_clip
+from vivit.inference.classification import classify_videos
+from vivit.model_data import clip_spec
+from vivit.video.preprocessing import HUGGING_FACE, Preprocessing
+from vivit.video.views import load_views
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 CONFIG = replace(vivit.named("vivit-tiny/8x2-fe"), classes=(2, 3))  # 8 frames of 32x32
 LABELS = (("run", "sit"), ("cat", "<b>dog</b>", "sit"))
@@ -38,8 +42,8 @@ def found(model, video):
     return explain(model, video, views=(2, 3))
 
 
-def test_an_explanation_says_what_classifying_says(found, model, video):
-    (said,) = classify(model, [video], views=(2, 3))
+def test_an_explanation_has_the_scores_of_classification(found, model, video):
+    (said,) = classify_videos(model, [video], views=(2, 3))
     assert found.scores == said.heads
     assert [view.crop for view in found.views] == [0, 1, 2] * 2
     assert_same([view[:2] for view in found.views], [(0.0, 0.56)] * 3 + [(0.84, 1.4)] * 3)
@@ -51,13 +55,13 @@ def test_an_explanation_says_what_classifying_says(found, model, video):
 
 
 def test_the_best_class_is_the_target_and_the_view_that_is_surest_of_it_is_pictured(found, model, video):
-    (said,) = classify(model, [video], views=(2, 3))
+    (said,) = classify_videos(model, [video], views=(2, 3))
     target = found.targets[0]
     assert target[2:] == said.heads[0][0]
     assert LABELS[0][target.number] == target.label
     odds = np.exp(said.logits[:, :2])
     assert found.view == (odds / odds.sum(1, keepdims=True))[:, target.number].argmax()
-    views = taken(model, video, views=(2, 3))
+    views = load_views(clip_spec(model, video), video, views=(2, 3))
     assert np.array_equal(found.frames, views.pixels[found.view])
     assert np.array_equal(found.stamps, views.views[found.view].stamps)
 
@@ -65,8 +69,8 @@ def test_the_best_class_is_the_target_and_the_view_that_is_surest_of_it_is_pictu
 def test_maps_are_those_of_the_pictured_clip_and_the_chosen_class(model, video):
     found = explain(model, video, views=(2, 1), target="cat", view=2)
     assert found.targets[0][:3] == (1, 0, "cat")
-    clip = taken(model, video, views=(2, 1)).pixels[1]
-    attention, rollout, relevance, rounding = explained(model.params, clip, model.config, classes=[(1, 0)])
+    clip = load_views(clip_spec(model, video), video, views=(2, 1)).pixels[1]
+    attention, rollout, relevance, rounding = explain_clip(model.params, clip, model.config, classes=[(1, 0)])
     assert_same(found.rollout, rollout, 1e-5)
     assert_same(found.relevance[0], relevance[0] - relevance[0].min(), 1e-5)
     assert 0 < rounding[0] < 1e-3 * np.ptp(relevance)
@@ -79,19 +83,19 @@ def test_the_five_best_classes_of_every_head_have_a_relevance_of_their_own(model
     config = replace(CONFIG, classes=(2, 9))
     wide = checkpoints.model(config, labels=(("x", "y"), tuple("abcdefghi")), preprocessing=model.preprocessing)
     found = explain(wide, video, views=(1, 1), top=7)
-    (said,) = classify(wide, [video], views=(1, 1))
+    (said,) = classify_videos(wide, [video], views=(1, 1))
     assert [(one.head, one.label, one.probability) for one in found.targets] == [
         (head, *score) for head, best in enumerate(said.heads) for score in best[:5]
     ]
     assert found.relevance.shape == (7, 4, 16)
-    one = explained(wide.params, found.frames, config, classes=[found.targets[6][:2]]).relevance[0]
+    one = explain_clip(wide.params, found.frames, config, classes=[found.targets[6][:2]]).relevance[0]
     assert_same(found.relevance[6], one - one.min(), 1e-5)
     asked = explain(wide, video, views=(1, 1), target=said.heads[1][3].label)
     assert [target.label for target in asked.targets[:2]] == [said.heads[1][3].label, said.heads[0][0].label]
     assert len(asked.targets) == 7
 
 
-def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
+def test_preprocessed_floats_have_the_explanation_of_their_pixels(model):
     clip = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
     other = replace(model, preprocessing=replace(HUGGING_FACE, resize=32, crop=None))
     one, two = other.explain(clip), other.explain(other.preprocessing.normalise(clip))
@@ -110,7 +114,7 @@ def test_floats_are_explained_as_the_pixels_that_they_were_made_of(model):
         (dict(top=0), "top is 0"),
     ],
 )
-def test_what_there_is_not_is_one_line(options, message, model, video):
+def test_an_unknown_class_or_view_is_a_one_line_error(options, message, model, video):
     with pytest.raises(ValueError, match=message) as error:
         explain(model, video, views=(2, 3), **options)
     assert "\n" not in str(error.value)
@@ -119,7 +123,7 @@ def test_what_there_is_not_is_one_line(options, message, model, video):
 @pytest.fixture(scope="module")
 def checkpoint(model, tmp_path_factory):
     path = tmp_path_factory.mktemp("checkpoint") / "model"
-    vivit.save(path, model)
+    vivit.save(model, path)
     return str(path)
 
 
@@ -127,23 +131,23 @@ def checkpoint(model, tmp_path_factory):
 def test_the_command_writes_a_page_and_a_picture(checkpoint, video, tmp_path, capsys):
     arguments = ["explain", str(video), "--checkpoint", checkpoint, "--views", "1x1"]
     page = tmp_path / "report.html"
-    assert cli.main([*arguments, "-o", str(page), "--class", "<b>dog</b>", "--png"]) == 0
+    assert main([*arguments, "-o", str(page), "--class", "<b>dog</b>", "--png"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"wrote {page}", f"wrote {tmp_path / 'report.png'}"]
     text = page.read_text("utf-8")
     assert "&lt;b&gt;dog&lt;/b&gt;" in text
     assert "<b>dog" not in text
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main([*arguments, "-o", str(tmp_path / "only.png")]) == 0
-    assert cli.main([*arguments, "--png", str(tmp_path / "other.png")]) == 0
+    assert main([*arguments, "-o", str(tmp_path / "only.png")]) == 0
+    assert main([*arguments, "--png", str(tmp_path / "other.png")]) == 0
     assert sorted(os.listdir(tmp_path)) == ["only.png", "other.png", "report.html", "report.png"]
 
 
 def test_letters_that_no_font_here_has_are_said_on_standard_error(checkpoint, video, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(fonts, "_families", lambda: {})
+    monkeypatch.setattr(figures, "_families", lambda: {})
     named = tmp_path / "\u65e5\u672c.mkv"
     named.write_bytes(video.read_bytes())
     picture = tmp_path / "x.png"
-    assert cli.main(["explain", str(named), "--checkpoint", checkpoint, "--views", "1x1", "-o", str(picture)]) == 0
+    assert main(["explain", str(named), "--checkpoint", checkpoint, "--views", "1x1", "-o", str(picture)]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     assert str(picture) in line
     assert "Noto Sans CJK (for U+65E5)" in line
@@ -152,7 +156,7 @@ def test_letters_that_no_font_here_has_are_said_on_standard_error(checkpoint, vi
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "nothing is to be written: it must be said with -o report.html or --png picture.png"),
+        ([], "no output is given: pass -o report.html or --png picture.png"),
         (["-o", "report.pdf"], "report.pdf must end in .html or .htm or .png"),
         (["-o", "nowhere/report.html"], "nowhere does not exist"),
         (["-o", "report.html", "--class", "owl"], "class is 'owl'"),
@@ -162,7 +166,7 @@ def test_letters_that_no_font_here_has_are_said_on_standard_error(checkpoint, vi
 def test_bad_input_is_one_line_and_leaves_nothing(arguments, message, checkpoint, video, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["explain", str(video), "--checkpoint", checkpoint, "--views", "1x1", *arguments]
-    assert cli.main(command) == 2
+    assert main(command) == 2
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.err.count("\n") == 1

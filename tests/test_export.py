@@ -19,14 +19,17 @@ from checkpoints import model
 from strategies import MODELS, small
 
 import vivit
-from vivit import baseline, cli, writing
-from vivit.accuracy import depth_of
-from vivit.demonstration import demo_checkpoint
-from vivit.inference import export
-from vivit.preprocessing import HUGGING_FACE
+from bench import peers
+from vivit.audit import baseline
+from vivit.audit.bound import depth_of
+from vivit.cli.main import main
+from vivit.demo import demo_checkpoint
+from vivit.files import atomic
+from vivit.inference import export, onnx_program
 from vivit.reference import models as reference
 from vivit.reference.config import named
 from vivit.reference.params import convert
+from vivit.video.preprocessing import HUGGING_FACE
 
 ROOT = Path(__file__).parent.parent
 CLIPS = np.random.default_rng(0).integers(0, 256, (5, 6, 15, 14, 3), np.uint8)  # of small models
@@ -93,7 +96,7 @@ def elsewhere(tmp_path_factory):
 def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(name, elsewhere):
     ready, dtype, sizes = EXPORTED[name]
     video = ready.preprocessed(CLIPS)
-    yardstick = baseline.forward(convert(ready.params, jnp.asarray), video, ready.config, dtype=dtype)
+    yardstick = baseline.forward(jax.tree.map(jnp.asarray, ready.params), video, ready.config, dtype=dtype)
     expected = reference.forward(ready.params, video, ready.config)
     for size in sizes:
         actual = np.load(elsewhere / f"{name}-{size}.npy")
@@ -101,6 +104,75 @@ def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(na
         assert_as_accurate(
             actual, yardstick[:size], expected[:size], dtype, f"{name}, {size} clips", depth=depth_of(ready.config)
         )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_onnx_runtime_gives_the_logits_of_any_number_of_clips(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    ready, dtype, sizes = EXPORTED[name]
+    written = vivit.export(ready, tmp_path / "program.onnx", to="onnx")
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    (video,), (logits,) = session.get_inputs(), session.get_outputs()
+    assert (video.name, video.type, video.shape) == ("video", "tensor(uint8)", written.description["input"]["shape"])
+    assert (logits.name, logits.type, logits.shape) == ("logits", "tensor(float)", ["b", 24])
+    yardstick = baseline.forward(jax.tree.map(jnp.asarray, ready.params), CLIPS, ready.config)
+    expected = reference.forward(ready.params, CLIPS, ready.config)
+    for size in sizes:
+        (actual,) = session.run(["logits"], {"video": CLIPS[:size]})
+        where = f"{name}, {size} clips"
+        assert_as_accurate(actual, yardstick[:size], expected[:size], dtype, where, depth=depth_of(ready.config))
+    data = written.path.read_bytes()
+    assert b"...c,...cf" not in data  # a product that would repeat its kernel for every token
+    assert str(ROOT).encode() not in data
+
+
+def test_an_onnx_program_of_a_fixed_batch_and_other_preprocessing_is_written_by_the_command(tmp_path, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("jax2onnx")
+    ready, _, _ = EXPORTED["other preprocessing"]
+    vivit.save(ready, tmp_path / "model")
+    path = tmp_path / "program.onnx"
+    assert (
+        main(["export", "--to", "onnx", "-o", str(path), "--checkpoint", str(tmp_path / "model"), "--batch", "2"]) == 0
+    )
+    assert "uint8[2 6 15 14 3] to float32[2 24], for ONNX opset 21" in capsys.readouterr().out
+    said = json.loads((tmp_path / "program.onnx.json").read_text())
+    assert said["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (actual,) = session.run(["logits"], {"video": CLIPS[:2]})
+    np.testing.assert_allclose(actual, ready.logits(CLIPS[:2]), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:os.fork")  # importing openvino forks, of which JAX warns
+def test_the_engines_of_the_benchmark_give_the_logits_of_preprocessed_pixels(tmp_path):
+    ready = EXPORTED["other preprocessing"][0]
+    pytest.importorskip("jax2onnx")
+    (tmp_path / "program.onnx").write_bytes(onnx_program.convert(ready, 2, "float32"))
+    video = np.asarray(ready.preprocessed(CLIPS[:2]))
+    for package, engine in (("onnxruntime", peers.onnx_runtime), ("openvino", peers.openvino)):
+        pytest.importorskip(package)
+        np.testing.assert_allclose(engine(tmp_path / "program.onnx", video)(), ready.logits(video), atol=1e-5)
+
+
+def test_a_conversion_that_fails_is_one_line_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_program, "check_installed", lambda: None)
+    monkeypatch.setattr(onnx_program.sys, "path", [str(tmp_path / "site"), *sys.path])
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "jax2onnx.py").write_text("raise NotImplementedError('this is no converter')")
+    message = "the model cannot be converted to ONNX: NotImplementedError: this is no converter"
+    with pytest.raises(ValueError, match=message):
+        vivit.export(EXPORTED["other preprocessing"][0], tmp_path / "program.onnx", to="onnx")
+    assert os.listdir(tmp_path) == ["site"]
+
+
+@pytest.mark.fast
+def test_without_the_extra_one_line_names_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_program, "find_spec", lambda name: None)
+    assert main(["export", "--to", "onnx", "-o", str(tmp_path / "x.onnx")]) == 2
+    assert capsys.readouterr().err == (
+        'vivit export: jax2onnx is not installed: install it with: pip install "vivit[onnx]"\n'
+    )
 
 
 @pytest.mark.parametrize("platforms", [("tpu",), ("cpu",), ("cpu", "cuda", "tpu"), ("cuda", "rocm")])
@@ -122,7 +194,7 @@ def test_a_program_with_a_fixed_batch_gives_the_same_logits(tmp_path):
     vivit.export(ready, tmp_path / "program.stablehlo", platforms=("cpu",), batch=2)
     program = jax.export.deserialize(bytearray((tmp_path / "program.stablehlo").read_bytes()))
     video = CLIPS[:2]
-    yardstick = baseline.forward(convert(ready.params, jnp.asarray), video, ready.config)
+    yardstick = baseline.forward(jax.tree.map(jnp.asarray, ready.params), video, ready.config)
     expected = reference.forward(ready.params, video, ready.config)
     assert_as_accurate(program.call(video), yardstick, expected, "float32", depth=depth_of(ready.config))
     with pytest.raises(ValueError, match="shape"):
@@ -136,10 +208,10 @@ def test_on_a_platform_that_it_lacks_a_program_is_refused_by_jax(tmp_path):
         program.call(np.zeros((1, 8, 32, 32, 3), np.uint8))
 
 
-def test_what_is_in_bfloat16_anyway_is_stored_so_and_changes_no_bit():
+def test_kernels_stored_in_bfloat16_change_no_bit():
     ready = model(named("vivit-tiny/8x2"))
-    ready = replace(ready, params=convert(ready.params, lambda leaf: leaf * np.float32(1.001)))  # not bfloat16's own
-    smaller = replace(ready, params=export.stored(ready.params, "bfloat16"))
+    ready = replace(ready, params=convert(ready.params, lambda _, leaf: leaf * np.float32(1.001)))  # not bfloat16's own
+    smaller = replace(ready, params=export.stored_params(ready.params, "bfloat16"))
     rounded, whole = (of.params.encoder.blocks.mlp.hidden.kernel for of in (smaller, ready))
     assert rounded.dtype == jnp.bfloat16
     assert not np.array_equal(rounded.astype(np.float32), whole)
@@ -148,7 +220,7 @@ def test_what_is_in_bfloat16_anyway_is_stored_so_and_changes_no_bit():
     assert np.array_equal(*(of.logits(video, dtype="bfloat16") for of in (smaller, ready)))
 
 
-def test_beside_a_program_stands_all_that_its_user_must_know(elsewhere):
+def test_the_description_of_a_program_has_all_that_its_use_requires(elsewhere):
     ready, _, _ = EXPORTED["spatio_temporal"]
     path = elsewhere / "spatio_temporal.stablehlo"
     said = json.loads((elsewhere / "spatio_temporal.stablehlo.json").read_text())
@@ -170,7 +242,7 @@ def test_a_model_without_a_head_is_exported_and_said_to_give_features(tmp_path):
     assert said["output"] == {"dtype": "float32", "shape": ["b", 30], "what": "features: there is no head"}
 
 
-def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(tmp_path):
+def test_a_program_is_the_same_on_all_machines_and_contains_no_paths(tmp_path):
     here, there = tmp_path / "here.stablehlo", tmp_path / "there.stablehlo"
     written = vivit.export(vivit.load(demo_checkpoint()), here)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
@@ -180,13 +252,13 @@ def test_a_program_is_the_same_whoever_exports_it_and_names_no_folder_of_theirs(
     assert here.read_bytes() == there.read_bytes()
     assert str(ROOT).encode() not in here.read_bytes()
     assert b"export.py" not in here.read_bytes()
-    assert done.stderr.startswith("vivit export: no --checkpoint: the demo model that ships with the package")
+    assert done.stderr.startswith("vivit export: no --checkpoint: using the demo model that ships with the package")
     assert done.stderr.count("\n") == 1
 
 
-def test_the_description_gets_its_name_before_the_program_does(tmp_path, monkeypatch):
+def test_the_description_is_replaced_before_the_program(tmp_path, monkeypatch):
     names, rename = [], os.replace
-    monkeypatch.setattr(writing.os, "replace", lambda old, new: (names.append(Path(new).name), rename(old, new)))
+    monkeypatch.setattr(atomic.os, "replace", lambda old, new: (names.append(Path(new).name), rename(old, new)))
     vivit.export(vivit.load(demo_checkpoint()), tmp_path / "program.stablehlo", platforms=("cpu",))
     assert names == ["program.stablehlo.json", "program.stablehlo"]
 
@@ -209,11 +281,11 @@ def test_an_export_that_breaks_off_leaves_the_old_program_as_it_was(tmp_path, mo
     assert sorted(os.listdir(tmp_path)) == ["program.stablehlo", "program.stablehlo.json"]
 
 
-def test_weights_that_no_program_holds_are_refused_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "LARGEST_WEIGHTS", 300_000)
-    monkeypatch.setattr(export, "lowered", None)
+def test_weights_beyond_the_limit_of_a_program_are_rejected_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "MAX_WEIGHTS", 700_000)
+    monkeypatch.setattr(export, "build_program", None)
     ready = vivit.load(demo_checkpoint())
-    message = r"the weights have 4\d\d,\d\d\d bytes: a program holds at most 300,000; dtype bfloat16 takes about half"
+    message = r"the weights have 8\d\d,\d\d\d bytes: a program holds at most 700,000; dtype bfloat16 takes about half"
     with pytest.raises(ValueError, match=message):
         vivit.export(ready, tmp_path / "program.stablehlo")
     with pytest.raises(TypeError, match="not callable"):  # those of bfloat16 fit, and the work begins
@@ -239,6 +311,9 @@ def damaged(tmp_path_factory):
         ),
         (["-o", "{here}/x.stablehlo", "--platforms", ""], "platforms is '': it must be some of"),
         (["-o", "{here}/x.stablehlo", "--platforms", "cpu,cpu"], "platforms is 'cpu,cpu': it must be some of"),
+        (["-o", "{here}/x.onnx", "--to", "onnx", "--platforms", "cpu"], "platforms is 'cpu': ONNX has none"),
+        (["-o", "{here}/x.onnx", "--to", "onnx", "--dtype", "bfloat16"], "dtype is 'bfloat16': ONNX Runtime has no"),
+        (["-o", "{here}/x.onnx"], "x.onnx must end in .stablehlo"),
         (["-o", "{here}/x.stablehlo", "--batch", "0"], "batch is 0: it must be at least 1"),
         (["-o", "{here}"], "is a folder: name a file"),
         (["-o", "{here}/no/x"], "the folder {here}/no does not exist"),
@@ -254,7 +329,7 @@ def damaged(tmp_path_factory):
 def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, damaged, capsys):
     (tmp_path / "taken.stablehlo.json").mkdir()
     places = dict(here=tmp_path, damaged=damaged)
-    assert cli.main(["export", *(argument.format(**places) for argument in arguments)]) == 2
+    assert main(["export", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert message.format(**places) in error
     assert error.count("\n") == 1
@@ -263,14 +338,14 @@ def test_an_export_of_bad_input_is_one_line_and_writes_nothing(arguments, messag
 
 @pytest.mark.fast
 def test_the_command_says_which_attention_and_which_batches_a_program_has(tmp_path, capsys):
-    vivit.save(tmp_path / "model", model(named("vivit-tiny/8x2")))
+    vivit.save(model(named("vivit-tiny/8x2")), tmp_path / "model")
     command = ["export", "--checkpoint", str(tmp_path / "model"), "-o", str(tmp_path / "program.stablehlo")]
-    assert cli.main(command) == 0
+    assert main(command) == 0
     out = capsys.readouterr().out
     assert "uint8[b 8 32 32 3] to float32[b 5], for cpu, cuda, tpu" in out
-    assert "attention: XLA's form; a program for tpu alone (--platforms tpu) has the Pallas kernels" in out
+    assert "attention: XLA's operations; a program for tpu alone (--platforms tpu) has the Pallas kernels" in out
     assert "any number of clips, one after the other" in out
     assert "no labels" in out
-    assert cli.main([*command, "--platforms", "tpu", "--batch", "2", "--dtype", "bfloat16"]) == 0
+    assert main([*command, "--platforms", "tpu", "--batch", "2", "--dtype", "bfloat16"]) == 0
     out = capsys.readouterr().out
     assert "uint8[2 8 32 32 3] to float32[2 5], for tpu\nattention: the Pallas kernels\nwrote" in out

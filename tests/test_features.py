@@ -1,4 +1,4 @@
-"""Features of clips that slide over a video: which frames, which stages, and files that hold them however long."""
+"""Features of clips that slide over a video: frames, stages, and files of any length."""
 
 import os
 from dataclasses import replace
@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from videos import Coding, encode, scene
 
 import vivit
-from vivit import cli
-from vivit.data.probing import probe
-from vivit.data.streaming import stream_frames
-from vivit.data.views import as_stored
-from vivit.inference.archive import growing
-from vivit.inference.features import features
-from vivit.inference.windows import sliding
-from vivit.preprocessing import Preprocessing
+from vivit.cli.main import main
+from vivit.files.npz_writer import open_npz
+from vivit.inference.features import stream_features
+from vivit.model_data import clip_spec
 from vivit.reference import models as reference
+from vivit.video import sliding
+from vivit.video.crops import as_stored
+from vivit.video.index import probe
+from vivit.video.preprocessing import Preprocessing
+from vivit.video.sliding import sliding_clips, stream_frames
 
 TINY = replace(vivit.named("vivit-tiny/8x2"), classes=(2, 3))  # 8 frames of 32x32
 LOSSLESS = Coding("ffv1", "bgr0")
@@ -34,24 +35,24 @@ def model_of(name="spatio_temporal", **fields):
     return checkpoints.model(config, preprocessing=Preprocessing(resize=32, crop=None))
 
 
-@given(length=st.integers(1, 60), stride=st.integers(1, 3), hop=st.one_of(st.none(), st.integers(1, 20)))
-def test_clips_begin_every_hop_and_end_with_the_last_frame(length, stride, hop):
+@given(length=st.integers(1, 60), stride=st.integers(1, 3), clip_stride=st.one_of(st.none(), st.integers(1, 20)))
+def test_clips_begin_every_clip_stride_and_end_with_the_last_frame(length, stride, clip_stride):
     video = np.zeros((length, 32, 32, 3), np.uint8)
     video[:] = np.arange(length)[:, None, None, None]
-    found = sliding(model_of(), video, stride=stride, hop=hop)
-    windows = list(found.clips)
-    assert len(windows) == found.total
+    found = sliding_clips(clip_spec(model_of(), video, stride=stride), video, clip_stride=clip_stride)
+    clips = list(found.clips)
+    assert len(clips) == found.total
     span = 7 * stride + 1
-    starts = [window.indices[0] for window, _ in windows]
+    starts = [where.indices[0] for where, _ in clips]
     assert starts[0] == 0
     if length >= span:
-        assert max(window.indices.max() for window, _ in windows) == length - 1
-        assert all(late - early == (hop or 8 * stride) for early, late in pairwise(starts[:-1]))
-        assert len(starts) < 2 or starts[-1] - starts[-2] <= (hop or 8 * stride)
-    for window, pixels in windows:
-        assert np.array_equal(window.indices, (window.indices[0] + stride * np.arange(8)) % length)
-        assert np.array_equal(pixels[:, 0, 0, 0], window.indices)
-        assert np.array_equal(window.stamps, window.indices)
+        assert max(where.indices.max() for where, _ in clips) == length - 1
+        assert all(late - early == (clip_stride or 8 * stride) for early, late in pairwise(starts[:-1]))
+        assert len(starts) < 2 or starts[-1] - starts[-2] <= (clip_stride or 8 * stride)
+    for where, pixels in clips:
+        assert np.array_equal(where.indices, (where.indices[0] + stride * np.arange(8)) % length)
+        assert np.array_equal(pixels[:, 0, 0, 0], where.indices)
+        assert np.array_equal(where.stamps, where.indices)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -60,7 +61,7 @@ def test_features_are_the_stages_of_the_reference(name, tmp_path):
     pictures = scene(27, 32, 32)
     encode(tmp_path / "clip.mkv", pictures, LOSSLESS)
     stages = ("prelogits", "frames", "last_tokens", "encoder/1/out", "logits")
-    found = model.features(tmp_path / "clip.mkv", stages=stages, stride=1, hop=5, batch=3)
+    found = model.features(tmp_path / "clip.mkv", stages=stages, stride=1, clip_stride=5, batch=3)
     assert found["index"].tolist() == [list(range(start, start + 8)) for start in (0, 5, 10, 15, 19)]
     assert_same(found["seconds"], found["index"] / 25, 1e-9)
     for row, indices in enumerate(found["index"]):
@@ -90,11 +91,9 @@ def test_a_video_is_streamed_with_the_pixels_that_reading_gives(tmp_path):
 
 
 def test_a_long_video_is_never_decoded_far_ahead_of_what_is_computed(tmp_path, monkeypatch):
-    import vivit.inference.windows as windows
-
     pictures = scene(400, 32, 32)
     encode(tmp_path / "long.mkv", pictures, LOSSLESS)
-    streamed = windows.stream_frames
+    streamed = sliding.stream_frames
     decoded = []
 
     def counted(*args, **options):
@@ -102,8 +101,8 @@ def test_a_long_video_is_never_decoded_far_ahead_of_what_is_computed(tmp_path, m
             decoded.append(index)
             yield index, picture
 
-    monkeypatch.setattr(windows, "stream_frames", counted)
-    found = features(model_of(), tmp_path / "long.mkv", stages=("prelogits",), stride=1, batch=2)
+    monkeypatch.setattr(sliding, "stream_frames", counted)
+    found = stream_features(model_of(), tmp_path / "long.mkv", stages=("prelogits",), stride=1, batch=2)
     assert found.total == 50
     ahead = []
     for number, _ in enumerate(found.clips):
@@ -114,7 +113,7 @@ def test_a_long_video_is_never_decoded_far_ahead_of_what_is_computed(tmp_path, m
 
 def test_an_npz_grows_by_rows_and_forgets_those_of_a_broken_video(tmp_path):
     rows = [{"a/b": np.full((2, 3), number, np.float32), "n": np.array(number)} for number in range(5)]
-    with growing(tmp_path / "out.npz") as archive:
+    with open_npz(tmp_path / "out.npz") as archive:
         for row in rows:
             archive.append(row)
         archive.shorten(3)
@@ -133,7 +132,7 @@ def test_an_npz_grows_by_rows_and_forgets_those_of_a_broken_video(tmp_path):
 def folder(tmp_path_factory):
     """A checkpoint, two videos, and a text."""
     path = tmp_path_factory.mktemp("features")
-    vivit.save(path / "model", model_of())
+    vivit.save(model_of(), path / "model")
     for number in range(2):
         encode(path / f"{number}.mkv", scene(20 + 4 * number, 32, 32, number), LOSSLESS)
     (path / "text.mkv").write_text("no video")
@@ -145,7 +144,7 @@ def test_the_command_writes_all_videos_into_one_file_with_names_and_seconds(fold
     out = tmp_path / "out.npz"
     names = [str(folder / name) for name in ("1.mkv", "text.mkv", "0.mkv")]
     arguments = ["features", *names, "-o", str(out), "--checkpoint", str(folder / "model"), "--stride", "1"]
-    assert cli.main([*arguments, "--stages", "prelogits", "encoder/0/out"]) == 2
+    assert main([*arguments, "--stages", "prelogits", "encoder/0/out"]) == 2
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
     assert "text.mkv cannot be read as a video" in shown.err
@@ -163,7 +162,7 @@ def test_the_command_writes_all_videos_into_one_file_with_names_and_seconds(fold
 def test_nothing_is_written_if_no_video_can_be_used(folder, tmp_path, capsys):
     out = tmp_path / "out.npz"
     arguments = ["features", str(folder / "text.mkv"), "-o", str(out), "--checkpoint", str(folder / "model")]
-    assert cli.main(arguments) == 2
+    assert main(arguments) == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
@@ -172,8 +171,8 @@ def test_nothing_is_written_if_no_video_can_be_used(folder, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--stages", "prelogits", "encoder/9/out"], "stage is 'encoder/9/out': did you mean 'encoder/2/out'? it must"),
-        (["--hop", "0"], "hop is 0: it must be at least 1"),
-        (["--stride", "-1"], "stride is -1: it must be at least 1"),
+        (["--clip-stride", "0"], "clip_stride is 0: it must be at least 1"),
+        (["--stride", "-1"], "stride is -1: it must be a positive integer"),
         (["--batch", "0"], "batch is 0: it must be at least 1"),
         (["-o", "nowhere/out.npz"], "nowhere does not exist"),
     ],
@@ -181,7 +180,7 @@ def test_nothing_is_written_if_no_video_can_be_used(folder, tmp_path, capsys):
 def test_bad_input_is_one_line_before_any_work(arguments, message, folder, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["features", str(folder / "0.mkv"), "-o", "out.npz", "--checkpoint", str(folder / "model"), *arguments]
-    assert cli.main(command) == 2
+    assert main(command) == 2
     shown = capsys.readouterr()
     assert message in shown.err
     assert shown.err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Numbers that are not finite are never an answer: what overflows is named, by every way to ask a model."""
+"""Non-finite results raise an error that names the overflow, in every function that computes with a model."""
 
 from dataclasses import replace
 
@@ -8,9 +8,9 @@ import pytest
 from videos import Coding, encode, scene
 
 import vivit
-from vivit import cli
-from vivit.inference.classification import classify
-from vivit.reference.params import leaves
+from vivit.cli.main import main
+from vivit.inference.classification import classify_videos
+from vivit.reference.params import convert, leaves
 
 pytestmark = pytest.mark.fast
 
@@ -31,8 +31,7 @@ def overflowing(path: str):
     def grown(here, leaf):
         return np.where(leaf < 0, -1, 1).astype(np.float32) * np.float32(3e38) if here == path else leaf
 
-    changed = iter([grown(*pair) for pair in leaves(model.params)])
-    return replace(model, params=vivit.reference.params.convert(model.params, lambda _: next(changed)))
+    return replace(model, params=convert(model.params, grown))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def video(tmp_path_factory):
 def test_the_first_stage_that_overflows_is_named(path, stage):
     model = overflowing(path)
     clip = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), np.uint8)
-    message = f"an array has no answer: {stage} is the first stage of the model that is not finite"
+    message = f"an array has no finite result: {stage} is the first stage of the model that is not finite"
     for ask in (model.classify, model.explain):
         with pytest.raises(ValueError, match=message):
             ask(clip)
@@ -54,33 +53,33 @@ def test_the_first_stage_that_overflows_is_named(path, stage):
         model.features(clip, stages=("logits",))
 
 
-def test_one_video_that_has_no_answer_keeps_its_place_and_stops_no_other():
+def test_a_video_with_no_finite_result_gives_an_error_in_its_position_and_the_others_continue():
     model = checkpoints.model(CONFIG)
     clip = model.preprocessing.normalise(np.zeros((24, 32, 32, 3), np.uint8))
     broken = clip.copy()
     broken[21, 5, 6, 1] = np.nan
-    found = list(classify(model, [clip, broken, clip], views=(2, 1)))
+    found = list(classify_videos(model, [clip, broken, clip], views=(2, 1)))
     assert str(found[1]) == "an array has pixels that are not finite, in frame 5 of a clip"
     assert np.array_equal(found[0].logits, found[2].logits)
 
 
 @pytest.mark.parametrize("command", ["classify", "classify --json", "features -o out.npz", "explain -o out.html"])
-def test_a_command_says_in_one_line_what_overflowed_and_writes_nothing(command, video, tmp_path, capsys, monkeypatch):
-    vivit.save(tmp_path / "model", overflowing("encoder/blocks/mlp/out/kernel"))
+def test_a_command_names_the_overflow_in_one_line_and_writes_nothing(command, video, tmp_path, capsys, monkeypatch):
+    vivit.save(overflowing("encoder/blocks/mlp/out/kernel"), tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     name, *rest = command.split()
-    assert cli.main([name, video, *rest, "--checkpoint", "model"]) == 2
+    assert main([name, video, *rest, "--checkpoint", "model"]) == 2
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
-    assert f"vivit {name}: {video} has no answer: encoder/0/mlp is the first stage" in shown.err
+    assert f"vivit {name}: {video} has no finite result: encoder/0/mlp is the first stage" in shown.err
     assert "nan" not in shown.out.lower()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_evaluation_names_the_video_and_the_stage(video):
     from vivit.data.sources import Dataset, Example
-    from vivit.training.evaluate import evaluate
+    from vivit.inference.evaluation import evaluate
 
     dataset = Dataset((Example(video, ((0,), (0,))),), ("verb", "noun"), (("a", "b"), ("c", "d", "e")))
-    with pytest.raises(ValueError, match=r"clip\.mkv has no answer: encoder/0/mlp is the first stage"):
+    with pytest.raises(ValueError, match=r"clip\.mkv has no finite result: encoder/0/mlp is the first stage"):
         evaluate(overflowing("encoder/blocks/mlp/out/kernel"), dataset, views=(1, 1))

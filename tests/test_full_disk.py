@@ -1,4 +1,4 @@
-"""A full disk is one line that names the file, whoever writes: ours, safetensors, TensorBoard."""
+"""A full disk gives one line that names the file, for our own files, safetensors and TensorBoard."""
 
 import contextlib
 import errno
@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import vivit
-from vivit import cli
-from vivit.inference.archive import growing
+from vivit.cli.main import main
+from vivit.files.atomic import write_file, write_text
+from vivit.files.npz_writer import open_npz
 from vivit.training.logs import Logs, read_metrics
-from vivit.writing import write_file, write_text
 
 pytestmark = pytest.mark.fast
 
@@ -45,9 +45,9 @@ def fill(disk):
 
 @pytest.mark.parametrize("to", ["vivit", "huggingface", "npz"])
 def test_converting_onto_a_full_disk_names_the_destination(to, small_disk, tmp_path, capsys):
-    vivit.save(tmp_path / "source", checkpoints.model(vivit.named("vivit-tiny/8x2")))
+    vivit.save(checkpoints.model(vivit.named("vivit-tiny/8x2")), tmp_path / "source")
     dest = small_disk / f"dest{'.npz' * (to == 'npz')}"
-    assert cli.main(["convert", str(tmp_path / "source"), str(dest), "--to", to]) == 2
+    assert main(["convert", str(tmp_path / "source"), str(dest), "--to", to]) == 2
     said = capsys.readouterr().err
     assert said == f"vivit convert: {dest} could not be written: {FULL}\n"
     assert list(small_disk.iterdir()) == []
@@ -56,11 +56,11 @@ def test_converting_onto_a_full_disk_names_the_destination(to, small_disk, tmp_p
 def test_a_checkpoint_that_is_replaced_on_a_full_disk_stays(small_disk):
     config = vivit.named("vivit-tiny/8x2")
     config = vivit.Config(**{**vars(config), "layers": 1, "channels": 8, "heads": 1, "hidden": 8, "classes": (2,)})
-    vivit.save(small_disk / "model", checkpoints.model(config))
+    vivit.save(checkpoints.model(config), small_disk / "model")
     before = vivit.load(small_disk / "model")
     fill(small_disk)
     with pytest.raises(OSError, match=rf"model/model.next.safetensors could not be written: {FULL}"):
-        vivit.save(small_disk / "model", checkpoints.model(config, seed=1))
+        vivit.save(checkpoints.model(config, seed=1), small_disk / "model")
     assert (vivit.load(small_disk / "model").params.head.kernel == before.params.head.kernel).all()
 
 
@@ -83,7 +83,7 @@ def test_logs_on_a_full_disk_name_their_file_and_keep_whole_lines(small_disk):
 
 
 def outgrow(path):
-    with growing(path) as archive:
+    with open_npz(path) as archive:
         while True:
             archive.append({"row": np.zeros(1000)})
 
@@ -95,7 +95,7 @@ def test_features_that_outgrow_the_disk_name_their_file_and_leave_nothing(small_
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no such device here")
-def test_a_standard_output_that_is_full_is_called_that(monkeypatch):
+def test_a_full_standard_output_is_named(monkeypatch):
     with open("/dev/full", "wb", buffering=0) as full:
         monkeypatch.setattr("sys.stdout", io.TextIOWrapper(full))
         with pytest.raises(OSError, match=f"^standard output could not be written: {FULL}$"):
@@ -113,6 +113,6 @@ def test_a_disk_that_is_full_only_at_the_end_is_named_too(moment, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_another_file_stays_that_file_s(tmp_path):
+def test_an_error_of_another_file_names_that_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No such file or directory: '.*nowhere.txt'"):
         write_file(tmp_path / "out.txt", lambda temporary: (tmp_path / "nowhere.txt").read_bytes())

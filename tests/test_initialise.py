@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from quickly import QUICKLY
 from strategies import MODELS, small, video
 
 import vivit
+from vivit.conformance.quickly import QUICKLY
 from vivit.reference.params import check, leaves
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 WIDE = {"channels": 240, "heads": 4, "temporal_heads": 4, "hidden": 330, "temporal_hidden": 330}
 

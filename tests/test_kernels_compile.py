@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from dataclasses import replace
 from functools import cache, partial
 
@@ -16,17 +17,19 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.layout import Format, Layout
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from quickly import QUICKLY
 from strategies import CORES, DTYPES, MODELS, random_params, small, video
 
 import vivit
+from vivit.conformance.quickly import QUICKLY
 from vivit.encoder import attention_residual
 from vivit.kernels import attention as kernels
+from vivit.kernels.block_sizes import BlockSizes, table
+from vivit.kernels.chip import name as chip_name
 from vivit.layers import LayerConfig
 from vivit.pallas_ops import PALLAS
 from vivit.reference.config import named
-from vivit.reference.dropout import AttentionDrops
-from vivit.reference.params import Attention, Dense, LayerNorm, convert, shapes
+from vivit.reference.dropout import AttentionDrops, MlpDrops
+from vivit.reference.params import Attention, Dense, LayerNorm, Mlp, convert, shapes
 
 CHIPS = {"v3": "v3:2x2", "v4": "v4:2x2x1", "v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 C, HEADS = 768, 12  # ViViT-B
@@ -56,6 +59,20 @@ def copies(text: str) -> list[str]:
     return [shape for shape in found if np.prod([int(size) for size in shape.split(",")]) >= 16 * 196 * C]
 
 
+def kernels_used(jaxpr):
+    """The names of the kernels in a jaxpr of which some result is used; XLA leaves out the others."""
+    used = {id(variable) for equation in jaxpr.eqns for variable in equation.invars} | {*map(id, jaxpr.outvars)}
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "pallas_call":
+            if any(id(variable) in used for variable in equation.outvars):
+                yield equation.params["name"]
+            continue
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from kernels_used(inner)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("core", CORES)
 @pytest.mark.parametrize("chip", CHIPS)
@@ -70,8 +87,21 @@ def test_every_core_and_its_gradient_compile_for_every_chip(chip, core, dtype):
         compiled = jax.jit(both, in_shardings=formats, out_shardings=formats[::-1]).lower(*abstract).compile()
     text = compiled.as_text()
     assert text.count('custom_call_target="tpu_custom_call"') >= 2
-    if core != "joint":  # whose three cotangents are put together once
-        assert not copies(text)
+    assert not copies(text)
+
+
+@pytest.mark.parametrize("chip", sorted({shape.chip for shape in table()}))
+def test_block_sizes_of_the_table_fit(chip):
+    shape, sizes = next((shape, sizes) for shape, sizes in table().items() if shape.chip == chip)
+    tokens = (1, *(shape.tokens[1:] if shape.core == "joint" else shape.tokens))
+
+    def pulled(qkv, cotangent):
+        return jax.vjp(partial(getattr(kernels, shape.core), heads=shape.heads), qkv)[1](cotangent)[0]
+
+    with jax.set_mesh(mesh_of(chip)):
+        assert (chip_name(), sizes != BlockSizes()) == (chip, True)
+        arguments = [row_major(chip, (*tokens, n * shape.channels), shape.dtype)[0] for n in (3, 1)]
+        assert "tpu_custom_call" in jax.jit(pulled).lower(*arguments).compile().as_text()
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -89,7 +119,9 @@ def test_a_layer_hands_its_tokens_on_without_copies(chip):
     config = LayerConfig(HEADS, "tanh", 1e-6, "time_space", "bfloat16")
 
     def layer(tokens, params):
-        return attention_residual(tokens, *params, AttentionDrops(), None, PALLAS.spatial, PALLAS, config, None)
+        return attention_residual(
+            tokens, *params, AttentionDrops(), PALLAS.spatial, "attention", None, PALLAS, config, None
+        )
 
     with jax.set_mesh(mesh_of(chip)):
         tokens, format_ = row_major(chip, (2, 16, 197, C), "float32")
@@ -101,6 +133,46 @@ def test_a_layer_hands_its_tokens_on_without_copies(chip):
         compiled = jax.jit(layer, in_shardings=(format_, None), out_shardings=format_).lower(tokens, params).compile()
     assert compiled.as_text().count('custom_call_target="tpu_custom_call"') == 3
     assert not copies(compiled.as_text())
+
+
+@pytest.mark.parametrize(("shape", "c"), [((8, 17), 768), ((2, 16, 197), 768), ((1, 16, 197), 1280)])
+def test_the_gradient_of_an_mlp_fits_in_the_memory_of_a_v3_and_copies_nothing(shape, c):
+    """The temporal and the spatial encoder of ViViT-B, and the spatial one of ViViT-H, whose weights are cut."""
+    config = LayerConfig(HEADS, "tanh", 1e-6, "time_space", "bfloat16")
+
+    def gradient(tokens, params, cotangent):
+        def layer(tokens, params):
+            return PALLAS.residual_mlp(tokens, *params, MlpDrops(), config)
+
+        return jax.vjp(layer, tokens, params)[1](cotangent)
+
+    with jax.set_mesh(mesh_of("v3")):
+        tokens, format_ = row_major("v3", (*shape, c), "float32")
+        leaf = partial(jax.ShapeDtypeStruct, dtype="float32", sharding=format_.sharding)
+        mlp = Mlp(Dense(leaf((c, 4 * c)), leaf((4 * c,))), Dense(leaf((4 * c, c)), leaf((c,))))
+        jitted = jax.jit(gradient, in_shardings=(format_, None, format_), out_shardings=(format_, None))
+        text = jitted.lower(tokens, (LayerNorm(leaf((c,)), leaf((c,))), mlp), tokens).compile().as_text()
+    assert text.count('custom_call_target="tpu_custom_call"') == 2
+    assert not copies(text)
+
+
+@pytest.mark.parametrize("remat", ["fast", "lean"])
+def test_a_step_recomputes_the_attention_and_not_the_mlp(remat):
+    """Kernels of one layer of model 1, 1024 tokens: the hidden layer is computed again by its own backward kernel."""
+    config = replace(named("vivit-b/16x2"), height=128, width=128, layers=1)
+    params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"))
+    clip = jax.ShapeDtypeStruct((1, 32, 128, 128, 3), "uint8")
+
+    def loss(params, clip):
+        return vivit.forward(params, clip, config, dtype="bfloat16", remat=remat, attention=PALLAS).sum()
+
+    with jax.set_mesh(mesh_of("v3")):
+        traced = jax.make_jaxpr(jax.grad(loss))(params, clip)
+    called = Counter(kernels_used(traced.jaxpr))
+    assert called["norm_dense"] == 2 + 1  # forward for attention and MLP, recomputed for attention
+    assert called["residual_dense"] == 2 + 1
+    assert called["flash_forward"] == (1 if remat == "fast" else 2)
+    assert called["mlp_vjp"] == 1
 
 
 def test_a_core_is_split_over_the_chips_of_a_slice_without_communication():
@@ -117,7 +189,7 @@ def test_a_core_is_split_over_the_chips_of_a_slice_without_communication():
 @pytest.mark.parametrize("suffix", ["", "-fe", "-fsa", "-fdp"])
 def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
     config = named("vivit-b/16x2" + suffix)
-    params = convert(shapes(config), lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"))
+    params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"))
     clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), "uint8")
 
     def lowered(platform, attention):
@@ -132,19 +204,20 @@ def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
     config = replace(small(model), layers=1, temporal_layers=1)
-    params, clips = convert(random_params(config, 1), jnp.asarray), jnp.asarray(video(config, 1))
+    params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
 
-    @partial(jax.jit, static_argnames="attention", compiler_options=QUICKLY)
-    def both(params, attention):
+    @partial(jax.jit, static_argnames=("attention", "remat"), compiler_options=QUICKLY)
+    def both(params, attention, remat):
         def loss(params):
             options = {"rng": jax.random.key(3), "attention_dropout": 0.3, "dropout": 0.1, "stochastic_depth": 0.2}
-            logits = vivit.forward(params, clips, config, attention=attention, frames_valid=np.array([3, 6]), **options)
+            options |= {"attention": attention, "remat": remat, "frames_valid": np.array([3, 6])}
+            logits = vivit.forward(params, clips, config, **options)
             return jnp.square(logits).sum(), logits
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    (_, logits), gradients = both(params, "pallas")
-    (_, expected), expected_gradients = both(params, "xla")
+    (_, logits), gradients = both(params, "pallas", "fast")
+    (_, expected), expected_gradients = both(params, "xla", "none")
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
     for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * max(1.0, float(jnp.abs(other).max())))

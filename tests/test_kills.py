@@ -1,4 +1,4 @@
-"""Features, streams and checkpoints that are written while the process is killed; tests/kills.py says how."""
+"""Features, streams, checkpoints and a training, whose process is killed; tests/kills.py says how."""
 
 import os
 import subprocess
@@ -13,3 +13,4 @@ def test_nothing_half_written_is_taken_for_whole_and_what_is_left_is_removed():
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count(": 2 kills;") == 4
+    assert "then the weights of a run that was never killed" in done.stdout

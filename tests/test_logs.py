@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_refused(tmp_path, monkeypatch):
     with Logs(tmp_path) as logs:
         with pytest.raises(ValueError, match="kind is 'test': it must be one of train, validation"):
             logs.write(1, {}, kind="test")
-        with pytest.raises(ValueError, match="values has 'step': an event has one of its own"):
+        with pytest.raises(ValueError, match="values has 'step': this name is reserved"):
             logs.write(1, {"step": 2.0})
         logs.close()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "kind": "train"}\nnonsense\n{"step": 2, "kind": "train"}\n')

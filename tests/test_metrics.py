@@ -1,4 +1,4 @@
-"""Metrics are hand-made numbers, plain loops and scikit-learn's; what has no value is left out and counted."""
+"""Metrics against numbers made by hand, plain loops and scikit-learn; undefined values are left out and counted."""
 
 import itertools
 import json
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivit.training import metrics
+from vivit.inference import metrics
 
 pytestmark = pytest.mark.fast
 
@@ -75,7 +75,7 @@ def test_actions_equal_the_best_of_the_whole_outer_product(seed, classes, k, coa
     labels = np.concatenate([one_hot(own, v) for own, v in zip(numbers, classes, strict=True)], axis=1)
     hits = []
     for example, truth in enumerate(zip(*numbers, strict=True)):
-        heads = [np.exp(head[example]) / np.exp(head[example]).sum() for head in metrics.split(logits, classes)]
+        heads = [np.exp(head[example]) / np.exp(head[example]).sum() for head in metrics.split_heads(logits, classes)]
         actions = list(itertools.product(*map(range, classes)))
         # rounded: what is equal in the sum of logits differs in the last digit of a product of quotients
         products = [np.prod([head[c] for head, c in zip(heads, action, strict=True)]) for action in actions]
@@ -163,7 +163,7 @@ def test_a_head_of_zeros_is_right_for_its_first_class_only():
         (dict(heads=["a", "b"]), "heads has 2 entries: it must have one for each of the 1 heads"),
     ],
 )
-def test_what_does_not_fit_is_refused(changed, message):
+def test_invalid_arguments_are_rejected(changed, message):
     given_ = dict(logits=np.zeros((2, 3)), labels=one_hot([0, 1], 3), classes=(3,), names=names_of((3,))) | changed
     with pytest.raises(ValueError, match=message):
         metrics.report(**given_)

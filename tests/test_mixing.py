@@ -104,6 +104,6 @@ def test_a_weight_of_one_keeps_the_clip_and_of_zero_takes_the_partners():
         (partial(mixup, None, np.zeros((3, 2)), np.zeros((2, 2)), 0.1), r"targets has 2 rows: it must"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -1,5 +1,6 @@
-"""A loaded model at work: labels, preprocessing, a video in and labels out, the hub, and `vivit convert`."""
+"""A loaded model: labels, preprocessing, classification of a video, the hub, and `vivit convert`."""
 
+import inspect
 import json
 import os
 import subprocess
@@ -14,12 +15,12 @@ from strategies import random_params
 from videos import write_video
 
 import vivit
-from vivit import cli
-from vivit.inference.classification import classify
+from vivit.cli.main import main
+from vivit.inference.classification import classify_videos
 from vivit.labels import read_labels
-from vivit.preprocessing import Preprocessing
 from vivit.reference.config import named
 from vivit.reference.params import parameters
+from vivit.video.preprocessing import Preprocessing
 
 TINY = named("vivit-tiny/8x2")
 NAMES = (("cat", "dog", "fish", "bird", "worm"),)
@@ -49,14 +50,25 @@ def test_classify_gives_the_best_classes_of_each_head_with_their_probabilities(t
 
 
 @pytest.mark.fast
+def test_a_models_methods_are_the_functions_that_take_a_model():
+    import vivit.explanation.compute  # a package named like a function would take its place
+
+    for name in ("classify", "features", "explain", "save", "export"):
+        function = getattr(vivit, name)
+        assert getattr(vivit.Model, name) is function
+        assert next(iter(inspect.signature(function).parameters)) == "model"
+    assert type(replace(model(TINY), labels=None)) is vivit.Model
+
+
+@pytest.mark.fast
 def test_models_parameters_and_results_print_in_a_few_lines(tmp_path):
     config = replace(TINY, classes=(400, 5))
     labels = (tuple(f"a class with a name, {number}" for number in range(400)), NAMES[0])
     ready = model(config, labels=labels)
     write_video(tmp_path / "clip.mkv", 20)
-    classified = next(classify(ready, [tmp_path / "clip.mkv"], views=(2, 3)))
+    classified = next(classify_videos(ready, [tmp_path / "clip.mkv"], views=(2, 3)))
     found = ready.explain(tmp_path / "clip.mkv", views=(2, 3))
-    vivit.save(tmp_path / "model", ready)
+    vivit.save(ready, tmp_path / "model")
     loaded = vivit.load(tmp_path / "model")
     for shown in (ready, ready.params, ready.params.encoder, classified, found, loaded.report):
         text = repr(shown)
@@ -82,7 +94,7 @@ def test_a_clip_is_resized_and_cropped_as_the_checkpoint_says(tmp_path):
         model(TINY, preprocessing=Preprocessing(resize=48, crop=(28, 28))).read(path)
 
 
-def test_floats_are_taken_as_they_are_and_bytes_are_preprocessed():
+def test_floats_are_used_unchanged_and_uint8_is_preprocessed():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 32, 32, 3), np.uint8)
     for preprocessing in (
         Preprocessing(),
@@ -127,7 +139,7 @@ def test_names_come_from_a_file_of_the_users(tmp_path):
         "map.json": json.dumps({str(index): name for index, name in enumerate(NAMES[0])}),
         "heads.json": json.dumps(NAMES),
     }
-    vivit.save(tmp_path / "ours", model(TINY))
+    vivit.save(model(TINY), tmp_path / "ours")
     for name, text in forms.items():
         (tmp_path / name).write_text(text)
         assert vivit.load(tmp_path / "ours", labels=tmp_path / name).labels == NAMES
@@ -176,7 +188,7 @@ except ValueError as error:
     )
     frames, error = done.stdout.splitlines()
     assert frames == "8"
-    assert error.startswith("owner/other cannot be had from the hub: ")
+    assert error.startswith("owner/other could not be downloaded from the hub: ")
 
 
 def test_without_the_extra_a_name_says_what_to_install_and_local_paths_need_no_network(tmp_path, monkeypatch):
@@ -184,7 +196,7 @@ def test_without_the_extra_a_name_says_what_to_install_and_local_paths_need_no_n
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r'pip install "vivit\[hub\]"'):
         vivit.load("owner/name")
-    vivit.save("runs/best", model(TINY))
+    vivit.save(model(TINY), "runs/best")
     assert vivit.load("runs/best").config == TINY
     for path in ("runs/worst", "./owner/name", "nothing", "a/b/c"):
         with pytest.raises(ValueError, match="does not exist: it must be a folder"):
@@ -195,15 +207,13 @@ def test_without_the_extra_a_name_says_what_to_install_and_local_paths_need_no_n
 def test_convert_goes_round_all_formats(tmp_path, capsys):
     hugging_face_folder(tmp_path / "port", TINY)
     path = {name: str(tmp_path / name) for name in ("port", "ours", "tree.npz", "again", "port2", "resized")}
-    assert cli.main(["convert", path["port"], path["ours"]]) == 0
+    assert main(["convert", path["port"], path["ours"]]) == 0
     assert "encoder.layer.0…2.attention.attention.{query,key,value}.weight" in capsys.readouterr().out
-    assert cli.main(["convert", path["ours"], path["tree.npz"], "--to", "npz"]) == 0
-    assert "weights alone" in capsys.readouterr().out
-    assert cli.main(["convert", path["tree.npz"], path["again"], "--frames", "8"]) == 0
-    assert cli.main(["convert", path["again"], path["port2"], "--to", "huggingface"]) == 0
-    assert (
-        cli.main(["convert", path["port2"], path["resized"], "--frames", "16", "--height", "48", "--width", "24"]) == 0
-    )
+    assert main(["convert", path["ours"], path["tree.npz"], "--to", "npz"]) == 0
+    assert "weights only" in capsys.readouterr().out
+    assert main(["convert", path["tree.npz"], path["again"], "--frames", "8"]) == 0
+    assert main(["convert", path["again"], path["port2"], "--to", "huggingface"]) == 0
+    assert main(["convert", path["port2"], path["resized"], "--frames", "16", "--height", "48", "--width", "24"]) == 0
     for name in ("ours", "again", "port2"):
         assert same(vivit.load(tmp_path / name).params, random_params(TINY))
     config = vivit.load(tmp_path / "resized").config
@@ -219,11 +229,11 @@ def test_convert_starts_a_video_model_from_an_image_model(tmp_path, capsys):
         hidden=96, layers=3, temporal_layers=1, classes=[3])))  # fmt: skip
     source, dest = str(tmp_path / "image.npz"), str(tmp_path / "ours")
     arguments = ["convert", source, dest, "--config", str(tmp_path / "config.json"), "--image", "inflation"]
-    assert cli.main(arguments) == 0
+    assert main(arguments) == 0
     assert "inflated over 2 frames" in capsys.readouterr().out
     assert vivit.load(dest).config.classes == (3,)
-    assert cli.main(["convert", source, dest, "--image", "inflation"]) == 2
-    assert "--image takes the whole model from --config" in capsys.readouterr().err
+    assert main(["convert", source, dest, "--image", "inflation"]) == 2
+    assert "--image takes all fields from --config" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -231,16 +241,16 @@ def test_convert_starts_a_video_model_from_an_image_model(tmp_path, capsys):
     [
         (["{ours}", "{to}", "--to", "huggingface"], "cannot hold this model: model is 'factorised_encoder'"),
         (["{ours}", "{to}/deep/x", "--to", "npz"], "deep does not exist"),
-        (["{ours}", "{to}", "--seed", "3"], "--seed and --keep-head are for an image model"),
+        (["{ours}", "{to}", "--seed", "3"], "--seed and --keep-head apply to an image model"),
         (["{ours}", "{to}", "--config", "vivit-q/1x1"], "no variant is named 'vivit-q/1x1'"),
         (["{ours}", "{to}", "--frames", "7"], "frames is 7: it must be a positive multiple of the tubelet's 2"),
         (["{ours}", "{ours}", "--to", "npz"], "is a folder: name a file"),
     ],
 )
 def test_convert_of_bad_input_is_one_line_and_writes_nothing(arguments, message, tmp_path, capsys):
-    vivit.save(tmp_path / "ours", model(replace(TINY, model="factorised_encoder")))
+    vivit.save(model(replace(TINY, model="factorised_encoder")), tmp_path / "ours")
     places = dict(ours=str(tmp_path / "ours"), to=str(tmp_path / "to"))
-    assert cli.main(["convert", *(argument.format(**places) for argument in arguments)]) == 2
+    assert main(["convert", *(argument.format(**places) for argument in arguments)]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

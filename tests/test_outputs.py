@@ -1,4 +1,4 @@
-"""What each command does with its outputs: refused before a model is loaded, or written, or sent on by a pipe."""
+"""The outputs of every command: rejected before a model is loaded, written, or sent through a pipe."""
 
 import io
 import json
@@ -14,9 +14,9 @@ import pytest
 from videos import Coding, encode, scene
 
 import vivit
-from vivit import cli
-from vivit.demonstration import demo_checkpoint
-from vivit.explain import saving
+from vivit.cli.main import main
+from vivit.demo import demo_checkpoint
+from vivit.explanation import saving
 
 DEMO = str(demo_checkpoint())
 VIDEO, OTHER = "clip.mp4", "other.mp4"
@@ -35,10 +35,10 @@ def here(tmp_path, monkeypatch):
     os.link(VIDEO, "linked.json")
     os.link(VIDEO, "linked.csv")
     os.symlink(VIDEO, "soft.npz")
-    os.makedirs("data/test/clockwise-1")
-    os.link(VIDEO, "data/test/clockwise-1/a.mp4")
-    (tmp_path / "labels.json").write_text(json.dumps([list("abcd"), [str(digit) for digit in range(10)]]))
-    (tmp_path / "table.json").write_text(json.dumps({"path": VIDEO, "label": "clockwise-1", "split": "test"}))
+    os.makedirs("data/test/pan-left")
+    os.link(VIDEO, "data/test/pan-left/a.mp4")
+    (tmp_path / "labels.json").write_text(json.dumps([list("abcdefg")]))
+    (tmp_path / "table.json").write_text(json.dumps({"path": VIDEO, "label": "pan-left", "split": "test"}))
     os.symlink(DEMO, "model")
     os.mkfifo("pipe.npz")
     os.symlink("/dev/full", "full.npz")
@@ -64,7 +64,7 @@ def state(here):
 
 def refused(arguments, capsys):
     try:
-        code = cli.main(arguments)
+        code = main(arguments)
     except SystemExit as end:
         code = end.code
     shown = capsys.readouterr()
@@ -98,23 +98,26 @@ REFUSED = [
     ("explain anim.png --png", "anim.png is read"),
     (f"explain {VIDEO} --png {VIDEO}", "clip.mp4 is read"),
     (f"explain {OTHER} --png x.mp4", "x.mp4 must end in .html or .htm or .png"),
-    (f"explain {VIDEO} --png -", "--png is -, standard output, which takes the page alone"),
+    (f"explain {VIDEO} --png -", "--png is -, standard output, which is for the page only"),
     (f"explain {VIDEO} --png ''", "'' is no path"),
     (f"audit {VIDEO} -o linked.json", "linked.json is read, as clip.mp4"),
     (f"audit {VIDEO} -o socket.json", "socket.json is a socket"),
     (f"audit {VIDEO} -o x.txt", "x.txt must end in .json"),
-    (f"audit {VIDEO} -o -", "- is standard output, where this cannot go"),
+    (f"audit {VIDEO} -o -", "- is standard output, which this output cannot use"),
     (f"audit {VIDEO} --checkpoint model -o model/config.json", "config.json is read"),
     ("audit ''", "is no path"),
     ("evaluate table.json --checkpoint model -o table.json", "table.json is read"),
-    ("evaluate data --checkpoint model -o linked.json", "linked.json is read, as data/test/clockwise-1/a.mp4"),
+    ("evaluate data --checkpoint model -o linked.json", "linked.json is read, as data/test/pan-left/a.mp4"),
     ("evaluate data --checkpoint model --labels labels.json -o labels.json", "labels.json is read"),
     ("evaluate data --checkpoint model --confusion x.jpg", "x.jpg must end in .png"),
-    ("evaluate data --checkpoint model --confusion anim.png", "anim.png is read, as data/test/clockwise-1/a.mp4"),
+    ("evaluate data --checkpoint model --confusion anim.png", "anim.png is read, as data/test/pan-left/a.mp4"),
     ("evaluate data --checkpoint model --confusion -", "- is standard output"),
     ("evaluate table.json --checkpoint model --predictions x.txt", "x.txt must end in .csv"),
-    ("evaluate data --checkpoint model --predictions linked.csv", "linked.csv is read, as data/test/clockwise-1/a.mp4"),
+    ("evaluate data --checkpoint model --predictions linked.csv", "linked.csv is read, as data/test/pan-left/a.mp4"),
     ("evaluate '' --checkpoint model", "'' is no path"),
+    ("probe --data data --checkpoint model -o model", "model is read: name another"),
+    (f"probe --data data --checkpoint model -o {VIDEO}", "clip.mp4 is a file: it must be a folder"),
+    ("probe --data data --checkpoint model -o -", "- is standard output, which is not a folder"),
     (f"convert demo {VIDEO} --to npz", "clip.mp4 must end in .npz"),
     ("convert demo full.npz --to npz", "full.npz is a device"),
     ("convert linked.npz linked.npz --to npz", "linked.npz is read"),
@@ -122,21 +125,21 @@ REFUSED = [
     ("convert model model", "model is read: name another"),
     (f"convert {DEMO} model", "model is read, as"),
     ("convert demo pipe.npz", "pipe.npz is a pipe: it must be a folder"),
-    ("convert demo -", "- is standard output, which holds no folder"),
-    ("convert demo - --to npz", "- is standard output, where this cannot go"),
+    ("convert demo -", "- is standard output, which is not a folder"),
+    ("convert demo - --to npz", "- is standard output, which this output cannot use"),
     ("convert model ''", "'' is no path"),
     ("convert '' x", "'' is no path"),
     ("classify ''", "'' is no path"),
     ("train ''", "'' is no path"),
     (f"classify {VIDEO} --labels ''", "'' is no path"),
     ("data carousel ''", "'' is no path"),
-    (f"data carousel {VIDEO}", "clip.mp4 is there already"),
+    (f"data carousel {VIDEO}", "clip.mp4 exists already"),
 ]
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize(("command", "message"), REFUSED, ids=[command for command, _ in REFUSED])
-def test_no_command_replaces_what_it_must_not(command, message, state, capsys, monkeypatch):
+def test_no_command_overwrites_an_input_or_a_device(command, message, state, capsys, monkeypatch):
     before = state()
     if "--labels ''" not in command and "--checkpoint ''" not in command and "convert ''" not in command:
         monkeypatch.setattr("vivit.checkpoints.load.load", None)  # it is said before a model is loaded
@@ -144,7 +147,7 @@ def test_no_command_replaces_what_it_must_not(command, message, state, capsys, m
     assert state() == before
 
 
-def test_what_is_no_file_by_the_time_of_writing_is_refused_too(state, capsys, monkeypatch):
+def test_a_destination_that_became_no_file_is_rejected_when_it_is_written(state, capsys, monkeypatch):
     right = saving.page
 
     def late(explanation):
@@ -159,25 +162,25 @@ def test_what_is_no_file_by_the_time_of_writing_is_refused_too(state, capsys, mo
 
 
 @pytest.mark.fast
-def test_a_closed_standard_output_is_no_place(monkeypatch, capsys):
+def test_a_closed_standard_output_is_rejected(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", None)
-    assert cli.main(["features", VIDEO, "-o", "-"]) == 2
+    assert main(["features", VIDEO, "-o", "-"]) == 2
     assert "- is standard output, which is closed: name a file" in capsys.readouterr().err
     sys.stdout.close()
 
 
 def test_features_and_programs_and_pages_go_through_a_pipe(capsysbinary, here):
     names = set(os.listdir())
-    assert cli.main(["features", VIDEO, "-o", "-", "--stride", "1"]) == 0
+    assert main(["features", VIDEO, "-o", "-", "--stride", "1"]) == 0
     shown = capsysbinary.readouterr()
     with np.load(io.BytesIO(shown.out)) as found:
         assert found["videos"].tolist() == [VIDEO]
     assert b"wrote -: prelogits, frames of 1 videos" in shown.err
-    assert cli.main(["export", "-o", "-", "--platforms", "cpu"]) == 0
+    assert main(["export", "-o", "-", "--platforms", "cpu"]) == 0
     shown = capsysbinary.readouterr()
     assert jax.export.deserialize(bytearray(shown.out)).platforms == ("cpu",)
     assert b"-.json" not in shown.err
-    assert cli.main(["explain", VIDEO, "-o", "-", "--png", "picture.png", "--views", "1x1"]) == 0
+    assert main(["explain", VIDEO, "-o", "-", "--png", "picture.png", "--views", "1x1"]) == 0
     shown = capsysbinary.readouterr()
     assert shown.out.startswith(b"<!DOCTYPE html>")
     assert shown.out.rstrip().endswith(b"</html>")
@@ -190,18 +193,18 @@ def test_a_link_is_followed_and_stays_a_link(here):
     os.mkdir("far")
     os.symlink("far/out.npz", "out.npz")
     for _ in range(2):
-        assert cli.main(["features", VIDEO, "-o", "out.npz"]) == 0
+        assert main(["features", VIDEO, "-o", "out.npz"]) == 0
         assert os.path.islink("out.npz")
         assert os.listdir("far") == ["out.npz"]
 
 
-def test_what_convert_writes_has_the_mode_that_the_umask_gives(here):
+def test_files_of_convert_have_the_mode_of_the_umask(here):
     before = os.umask(0o027)
     try:
-        assert cli.main(["convert", "demo", "copy"]) == 0
-        assert cli.main(["convert", "demo", "tree.npz", "--to", "npz"]) == 0
-        vivit.save("port", checkpoints.model(vivit.named("vivit-tiny/8x2")), to="huggingface")
-        assert cli.main(["data", "carousel", "videos", "--train", "4", "--validation", "4", "--test", "4"]) == 0
+        assert main(["convert", "demo", "copy"]) == 0
+        assert main(["convert", "demo", "tree.npz", "--to", "npz"]) == 0
+        vivit.save(checkpoints.model(vivit.named("vivit-tiny/8x2")), "port", to="huggingface")
+        assert main(["data", "carousel", "videos", "--train", "4", "--validation", "4", "--test", "4"]) == 0
     finally:
         os.umask(before)
     inside = (path for name in ("port", "copy", "videos") for path in (here / name).rglob("*"))
@@ -210,18 +213,18 @@ def test_what_convert_writes_has_the_mode_that_the_umask_gives(here):
     assert stat.S_IMODE(os.stat("copy").st_mode) == stat.S_IMODE(os.stat("videos").st_mode) == 0o750
 
 
-def test_names_that_are_not_utf_8_come_through_every_command(here, capsys):
+def test_every_command_accepts_names_that_are_not_utf_8(here, capsys):
     name = os.fsdecode(b"b\xff.mp4")
     os.rename(VIDEO, name)
     out = os.fsdecode(b"o\xff")
-    assert cli.main(["classify", name, "--json"]) == 0
+    assert main(["classify", name, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["videos"][0]["video"] == name
-    assert cli.main(["features", name, "-o", f"{out}.npz"]) == 0
+    assert main(["features", name, "-o", f"{out}.npz"]) == 0
     with np.load(f"{out}.npz") as found:
         assert found["videos"].tolist() == [name]
-    assert cli.main(["explain", name, "-o", f"{out}.html", "--png", "--views", "1x1"]) == 0
+    assert main(["explain", name, "-o", f"{out}.html", "--png", "--views", "1x1"]) == 0
     assert "b\N{REPLACEMENT CHARACTER}.mp4" in (here / f"{out}.html").read_text("utf-8")
     assert (here / f"{out}.png").read_bytes().startswith(b"\x89PNG")
-    assert cli.main(["audit", name, "--checkpoint", "model", "-o", f"{out}.json"]) == 0
+    assert main(["audit", name, "--checkpoint", "model", "-o", f"{out}.json"]) == 0
     assert json.loads((here / f"{out}.json").read_text("utf-8"))["video"] == name
     capsys.readouterr()

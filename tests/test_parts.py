@@ -1,4 +1,4 @@
-"""Production's small parts against the oracle's: layers, embeddings, positions."""
+"""Production's layers, embeddings and positions against the oracle's."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,8 +55,8 @@ def test_taking_frames(sampled_frames, valid):
     video = normal(8, 3, 6, 2, 1, 3)
     counts = np.array([6, 6, 6] if valid is None else valid)
     frames_valid = None if valid is None else jnp.asarray(counts)
-    actual, kept = tubelet.take_frames(jnp.asarray(video), sampled_frames, frames_valid)
-    expected, expected_kept = reference_tubelet.take_frames(video, sampled_frames, counts)
+    actual, kept = tubelet.select_frames(jnp.asarray(video), sampled_frames, frames_valid)
+    expected, expected_kept = reference_tubelet.select_frames(video, sampled_frames, counts)
     assert np.array_equal(actual, expected)
     assert kept is None if valid is None else np.array_equal(kept, expected_kept)
 

@@ -50,7 +50,7 @@ def test_learning_curves_show_training_and_validation(logged, tmp_path):
 
 def test_learning_curves_are_headed_by_the_folder_unless_a_title_is_given(logged, tmp_path, monkeypatch):
     heads = []
-    monkeypatch.setattr(figures, "write", lambda figure, png: heads.append(figure.get_suptitle()))
+    monkeypatch.setattr(figures, "write_png", lambda figure, png: heads.append(figure.get_suptitle()))
     plots.learning_curves(logged, tmp_path / "curves.png")
     plots.learning_curves(logged, tmp_path / "curves.png", title="another")
     assert heads == [f"Learning curves of {logged.parent.name}", "another"]

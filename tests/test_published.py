@@ -1,4 +1,4 @@
-"""The oracle and production against what published implementations computed (fixtures/)."""
+"""The oracle and production against results of published implementations (fixtures/)."""
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +9,8 @@ from published import NAMES, hugging_face, published
 from trees import replaced
 
 import vivit
-from vivit import baseline
-from vivit.accuracy import depth_of
+from vivit.audit import baseline
+from vivit.audit.bound import depth_of
 from vivit.reference import models
 from vivit.reference.params import convert, leaves
 
@@ -86,7 +86,7 @@ def test_the_oracle_has_the_published_gradients(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_production_has_the_published_gradients(name):
     fixture = published(name)
-    params = convert(fixture.params, lambda leaf: jnp.asarray(leaf, jnp.float32))
+    params = convert(fixture.params, lambda _, leaf: jnp.asarray(leaf, jnp.float32))
     label = jnp.asarray(fixture.arrays["label"])
 
     def loss(params):
@@ -102,7 +102,7 @@ def test_production_has_the_published_gradients(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_production_gives_the_published_logits(name):
     fixture = published(name)
-    params = convert(fixture.params, lambda leaf: jnp.asarray(leaf, jnp.float32))
+    params = convert(fixture.params, lambda _, leaf: jnp.asarray(leaf, jnp.float32))
     logits = vivit.forward(params, fixture.arrays["input"], fixture.config)
     yardstick = baseline.forward(params, fixture.arrays["input"], fixture.config)
     assert_as_accurate(logits, yardstick, fixture.arrays["logits_f64"], "float32", depth=depth_of(fixture.config))

@@ -1,4 +1,4 @@
-"""The reference's attention variants against loops over every token and head, and against what must hold for them."""
+"""The reference's attention cores against loops over every token and head, and their invariants."""
 
 import math
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fast
 
 
 def looped(qkv, heads, may_see, axis_of_head, mask=None, dropout=None):
-    """Attention with a Python loop over b, t, s, heads and keys; may_see(axis, (t, s), (t', s')) picks the keys.
+    """Attention as Python loops over b, t, s, heads and keys. may_see(axis, (t, s), (t', s')) selects the keys.
 
     dropout: a function of (axis, b, t, s, head, key t, key s) to a multiplier.
     """
@@ -53,7 +53,7 @@ def may_see(axis, query, key):
 
 
 def run(core, qkv, heads, **kwargs):
-    """A core on [b t s 3c], joint included; and the axis that a head of it attends over."""
+    """Runs a core on [b t s 3c], including joint. Returns its result and the axis that each head attends over."""
     b, t, s, fused = qkv.shape
     if core == "joint":
         if kwargs.get("mask") is not None:
@@ -160,7 +160,7 @@ def test_model_4_with_one_axis_of_length_one_copies_the_values_of_the_heads_on_t
 
 
 @pytest.mark.parametrize(("core", "shape", "heads", "mask", "message"), CORE_FAULTS)
-def test_what_does_not_fit_is_refused(core, shape, heads, mask, message):
+def test_invalid_arguments_are_rejected(core, shape, heads, mask, message):
     mask = None if mask is None else np.ones(mask, bool)
     with pytest.raises(ValueError, match=message):
         getattr(attention, core)(np.zeros(shape), heads, mask=mask)

@@ -7,7 +7,7 @@ import pytest
 from strategies import CORES, SMALL, normal, random_params
 from trees import replaced
 
-from vivit.reference import attention, encoder, gradients
+from vivit.reference import attention, encoder, gradients, layers
 from vivit.reference.params import convert, layer, leaves
 
 pytestmark = pytest.mark.fast
@@ -16,7 +16,7 @@ STEP = 1e-5
 
 
 def assert_slopes(function, at, cotangent_of_at, out_cotangent, seed=0):
-    """⟨cotangent of input, direction⟩ is the slope of ⟨out_cotangent, function⟩ along every one of eight directions."""
+    """Asserts that ⟨cotangent, direction⟩ is the slope of ⟨out_cotangent, function⟩ in each of eight directions."""
     generator = np.random.default_rng(seed)
     for _ in range(8):
         direction = generator.standard_normal(at.shape)
@@ -30,7 +30,7 @@ def assert_slopes(function, at, cotangent_of_at, out_cotangent, seed=0):
 def inputs(core, masked, dropped):
     b, t, s, heads, d = 2, 3, 5, 4, 6
     shape = (b, t * s) if core == "joint" else (b, t, s)
-    qkv, out = np.float64(normal(0, *shape, 3 * heads * d)), np.float64(normal(1, *shape, heads * d))
+    qkv, out = (np.asarray(normal(i, *shape, n * heads * d), np.float64) for i, n in ((0, 3), (1, 1)))
     mask = None
     if masked:
         mask = np.random.default_rng(2).random((b, t, s)) < 0.6
@@ -68,7 +68,7 @@ def test_nothing_flows_into_masked_keys_and_values(core):
 @pytest.mark.parametrize("order", ["time_space", "space_time"])
 def test_factorised_self_attention_has_the_slope_of_finite_differences_in_tokens_and_every_parameter(order):
     config = replace(SMALL, model="factorised_self_attention", pooling="mean", order=order)
-    params = layer(convert(random_params(config).encoder.blocks, np.float64), 1)
+    params = layer(convert(random_params(config).encoder.blocks, lambda _, leaf: np.float64(leaf)), 1)
     tokens, out = np.float64(normal(6, 2, 3, 5, config.channels)), np.float64(normal(7, 2, 3, 5, config.channels))
 
     def forward(tokens, params):
@@ -84,3 +84,25 @@ def test_factorised_self_attention_has_the_slope_of_finite_differences_in_tokens
 
             assert_slopes(moved, dict(leaves(getattr(params, part)))[path], cotangent, out)
     assert set(parts) == {"time_norm", "time_attention", "space_norm", "space_attention"}
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_the_branch_of_the_mlp_has_the_slope_of_finite_differences_in_tokens_and_every_parameter(form):
+    config = replace(SMALL, gelu=form)
+    block = layer(convert(random_params(config).encoder.blocks, lambda _, leaf: np.float64(leaf)), 1)
+    tokens, out = np.float64(normal(6, 2, 3, config.channels)), np.float64(normal(7, 2, 3, config.channels))
+
+    def forward(tokens, norm, mlp):
+        return layers.mlp(layers.layer_norm(tokens, norm, config.epsilon), mlp, form)
+
+    params = (block.mlp_norm, block.mlp)
+    through, *cotangents = gradients.mlp_branch_vjp(tokens, *params, form, config.epsilon, out)
+    assert_slopes(lambda x: forward(x, *params), tokens, through, out)
+    for index, part in enumerate(cotangents):
+        for path, cotangent in leaves(part):
+
+            def moved(value, index=index, path=path):
+                changed = replaced(params[index], path, value)
+                return forward(tokens, *(changed if i == index else part for i, part in enumerate(params)))
+
+            assert_slopes(moved, dict(leaves(params[index]))[path], cotangent, out)

@@ -1,4 +1,4 @@
-"""The reference's layers against numbers worked out by hand."""
+"""The reference's layers against values computed by hand."""
 
 import math
 

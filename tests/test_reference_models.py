@@ -1,4 +1,4 @@
-"""The reference's four models: what must hold for them whatever their weights."""
+"""The invariants of the reference's four models, for any weights."""
 
 from dataclasses import replace
 from itertools import product
@@ -63,7 +63,7 @@ def test_frames_valid_that_does_not_fit_is_refused(frames_valid):
 @pytest.mark.parametrize("initialise", [inflate, central_frame])
 def test_an_image_model_tiled_over_time_and_averaged_gives_a_still_video_the_images_logits(initialise):
     image = replace(small("factorised_encoder"), frames=1, tubelet=(1, 3, 7), temporal_layers=0)
-    image_params = convert(random_params(image), np.float64)
+    image_params = convert(random_params(image), lambda _, leaf: np.float64(leaf))
     clip = replace(image, frames=6, tubelet=(2, 3, 7))
     kernel = initialise(image_params.embedding.kernel[0], 2)
     clip_params = replaced(image_params, "embedding/kernel", kernel)
@@ -74,7 +74,7 @@ def test_an_image_model_tiled_over_time_and_averaged_gives_a_still_video_the_ima
 
 def test_model_3_with_a_silent_temporal_attention_gives_a_still_video_the_images_features():
     clip = small("factorised_self_attention", layers=2)
-    params = convert(random_params(clip), np.float64)
+    params = convert(random_params(clip), lambda _, leaf: np.float64(leaf))
     blocks = params.encoder.blocks
     silent = Dense(np.zeros_like(blocks.time_attention.out.kernel), np.zeros_like(blocks.time_attention.out.bias))
     blocks = blocks._replace(time_attention=blocks.time_attention._replace(out=silent))
@@ -128,7 +128,7 @@ def test_a_representation_layer_is_a_dense_layer_and_tanh():
     assert capture["prelogits"].shape == (2, 23)
 
 
-def test_a_branch_that_is_dropped_leaves_the_residual_stream_as_it_was():
+def test_a_dropped_branch_leaves_the_residual_stream_unchanged():
     config = small("spatio_temporal", layers=1)
     params = random_params(config)
     nothing = np.zeros((1, 2, 1, 1))
@@ -181,7 +181,7 @@ def test_capture_names_every_stage_in_order():
 def test_the_models_do_not_change_what_they_are_given():
     config = small("factorised_self_attention")
     params, clips = random_params(config), video(config, 13)
-    before = convert(params, np.copy), clips.copy()
+    before = convert(params, lambda _, leaf: np.copy(leaf)), clips.copy()
     models.forward(params, clips, config, frames_valid=np.array([3, 6]))
     assert np.array_equal(clips, before[1])
     assert np.array_equal(params.encoder.blocks.mlp.out.kernel, before[0].encoder.blocks.mlp.out.kernel)

@@ -1,4 +1,4 @@
-"""The reference's positions against formulas written out, hand numbers, and another library's resizing."""
+"""The reference's positions against explicit formulas, values computed by hand, and another library's resizing."""
 
 import math
 from dataclasses import replace

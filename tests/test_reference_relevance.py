@@ -1,4 +1,4 @@
-"""The reference's rollout and relevance: by hand, against loops, and what must hold for any weights."""
+"""The reference's rollout and relevance against values computed by hand and loops, and their invariants."""
 
 import numpy as np
 import pytest
@@ -49,11 +49,11 @@ def test_a_token_that_no_other_attends_to_reaches_no_other(seed):
         assert column[3] > 0
 
 
-def test_without_any_gradient_every_token_is_relevant_to_itself_alone():
+def test_without_gradients_every_token_is_relevant_to_itself_only():
     assert_same(relevance.relevance([np.zeros((2, 5, 5)), -stochastic(0, 2, 5, 5)]), np.eye(5))
 
 
-def test_attention_within_frames_and_over_time_stand_where_a_loop_puts_them():
+def test_attention_within_frames_and_over_time_has_the_positions_of_a_loop():
     t, s, h = 3, 5, 2
     within, over = stochastic(0, t, h, s, s), stochastic(1, s, h, t, t)
     space, time = np.zeros((2, h, t * s, t * s))
@@ -77,9 +77,9 @@ def test_attention_within_frames_and_over_time_stand_where_a_loop_puts_them():
         ("max", [1 / 4, 1 / 8, 5 / 8]),
     ],
 )
-def test_what_is_pooled_by_hand(pooling, row):
+def test_pooled_features_by_hand(pooling, row):
     tokens = np.array([[2.0, 0.0, -3.0, 5.0], [1.0, 0.0, -4.0, 7.0], [1.0, 9.0, -1.0, 7.0]])  # [n c]
-    assert_same(relevance.pooled(tokens, pooling), row)
+    assert_same(relevance.pooling_shares(tokens, pooling), row)
 
 
 @pytest.mark.parametrize("name", ["model 2, class tokens", "model 2, max", "model 2, frames averaged"])
@@ -90,20 +90,20 @@ def test_model_2_is_a_row_over_frames_times_a_row_of_each_frame(name):
     frames = np.full(time, 1 / 3)
     if config.temporal_layers:
         over_frames = relevance.rollout([stages[f"temporal_encoder/{index}/weights"] for index in range(2)])
-        frames = (relevance.pooled(stages["temporal_encoder/norm"], config.pooling) @ over_frames)[first:]
+        frames = (relevance.pooling_shares(stages["temporal_encoder/norm"], config.pooling) @ over_frames)[first:]
     expected = []
     for index in range(time):
         of_frame = relevance.rollout([stages[f"encoder/{layer}/space_weights"][index] for layer in range(2)])
-        row = relevance.pooled(stages["encoder/norm"][index], config.pooling) @ of_frame
+        row = relevance.pooling_shares(stages["encoder/norm"][index], config.pooling) @ of_frame
         expected.append(frames[index] * row[first:])
-    assert_same(relevance.looked_at(stages, config, relevance.rollout, stages), np.array(expected))
+    assert_same(relevance.token_contributions(stages, config, relevance.rollout, stages), np.array(expected))
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_rollout_of_a_clip_sums_to_one_but_for_class_tokens(name):
     config = CONFIGS[name]
     stages = captured(random_params(config), video(config, 0, 1)[0], config)
-    total = relevance.looked_at(stages, config, relevance.rollout, stages).sum()
+    total = relevance.token_contributions(stages, config, relevance.rollout, stages).sum()
     if config.class_token:
         assert 0 < total < 1
     else:
@@ -121,7 +121,7 @@ def test_the_slope_in_a_multiplier_is_the_gradient_of_the_weight_times_the_weigh
     assert_same(np.reshape(slopes, (5, 5)), weights * (cotangent @ value.T))
 
 
-def test_imaginary_steps_give_the_slopes_of_finite_differences():
+def test_complex_steps_give_the_slopes_of_finite_differences():
     config = CONFIGS["model 4, sum"]
     params, clip = random_params(config), video(config, 0, 1)[0]
     found = weighted_gradients(params, clip, config, 4)

@@ -1,4 +1,4 @@
-"""The reference's embeddings against hand-made indices, explicit loops, and the image model they come from."""
+"""The reference's embeddings against explicit indices and loops, and the image model that they extend."""
 
 import fractions
 
@@ -18,7 +18,7 @@ from vivit.reference.tubelet import (
     inflate,
     patches,
     pixels,
-    take_frames,
+    select_frames,
 )
 
 pytestmark = pytest.mark.fast
@@ -102,10 +102,10 @@ def test_an_inflated_kernel_gives_a_still_video_the_images_tokens(time):
 
 def test_take_frames_repeats_the_last_real_frame_and_never_reads_padding():
     video = np.arange(6.0)[np.newaxis, :, np.newaxis, np.newaxis, np.newaxis] + np.array([0, 10]).reshape(2, 1, 1, 1, 1)
-    taken, counts = take_frames(video, None, np.array([2, 6]))
+    taken, counts = select_frames(video, None, np.array([2, 6]))
     assert taken[:, :, 0, 0, 0].tolist() == [[0, 1, 1, 1, 1, 1], [10, 11, 12, 13, 14, 15]]
     assert counts.tolist() == [2, 6]
-    taken, counts = take_frames(video, 3, np.array([2, 6]))
+    taken, counts = select_frames(video, 3, np.array([2, 6]))
     assert taken[:, :, 0, 0, 0].tolist() == [[0, 1, 1], [12, 13, 14]]  # 6/4, 12/4, 18/4 → 2, 3, 4
     assert counts.tolist() == [2, 3]
 

@@ -1,4 +1,4 @@
-"""Tables fit the terminal: in narrow ones a row has several lines, and nothing is ever cut."""
+"""Tables fit the terminal: a long row becomes several lines, and no text is cut."""
 
 import fcntl
 import json
@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from bench import harness, schedule_table
 from bench.remaining import remaining, seconds_left
 from bench.schedule import Job
-from vivit.commands.table import Table, lines
+from vivit.cli.table import Table, lines
 
 pytestmark = pytest.mark.fast
 WORDS = st.text("abcdefg 日", min_size=1, max_size=30).map(str.strip).filter(bool)
@@ -47,7 +47,7 @@ def test_a_table_keeps_to_the_width_and_shows_every_cell_whole(table, width):
 
 
 @given(tables())
-def test_what_is_no_terminal_gets_a_line_a_row(table):
+def test_outside_a_terminal_every_row_is_one_line(table):
     assert len(lines(table, None)) == 2 + len(table.rows)
 
 
@@ -97,7 +97,7 @@ def test_the_tables_of_bench_schedule_fit_eighty_columns_and_say_why_there_is_no
     shown = [line.plain for line in lines(table, 80)]
     assert any(fault in line for line in shown)
     assert max(len(line) for line in shown if fault not in line) <= 80
-    whole = {**schedule, "kernel_cycles": 1e8, "kinds": {}}
+    whole = {**schedule, "kernel_cycles": 1e8, "kinds": {}, "held_bytes": 1e9}
     (table,) = schedule_table.model_tables({Job("v3", "bfloat16", "-fdp", "ours", "forward"): whole})
     assert max(len(line.plain) for line in lines(table, 80)) <= 80
 
@@ -110,7 +110,7 @@ def test_a_bench_prints_its_table_or_its_json_and_writes_the_same(tmp_path, caps
     assert json.loads(capsys.readouterr().out) == {"rows": [1]} == json.loads((tmp_path / "x.json").read_text())
 
 
-def test_what_is_left_is_said_at_once_and_follows_the_pace(capsys):
+def test_the_remaining_time_is_printed_at_once_and_follows_the_speed(capsys):
     with remaining("compiled", [300.0] * 4, 2) as done:
         assert capsys.readouterr().err == "0 of 4 compiled, 2 at a time, about 10 min left\n"
         done(300.0)

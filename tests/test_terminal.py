@@ -1,4 +1,4 @@
-"""A command in a terminal: odd encodings, streams that are closed or gone, Ctrl-C, and what every help says."""
+"""Commands in a terminal: odd encodings, closed streams, Ctrl-C, and the texts of help."""
 
 import argparse
 import io
@@ -15,27 +15,41 @@ import numpy as np
 import pytest
 
 import vivit
-from vivit import cli, process
-from vivit.commands.parser import Parser
-from vivit.compiled import check_stages
-from vivit.explain.compute import found_by_name
+from vivit.cli import process
+from vivit.cli.main import _parser, main
+from vivit.cli.parser import Parser
+from vivit.explanation.compute import class_by_name
+from vivit.jitted import check_stages
 from vivit.training.recipe import recipe
 
-DEMO = Path(vivit.__file__).parent / "demo" / "clockwise-3_digit-6.mkv"
-COMMANDS = ("audit", "classify", "convert", "data", "evaluate", "explain", "export", "features", "info", "train")
+DEMO = Path(vivit.__file__).parent / "demo" / "zoom-in.mp4"
+COMMANDS = (
+    "audit",
+    "classify",
+    "convert",
+    "data",
+    "evaluate",
+    "explain",
+    "export",
+    "features",
+    "info",
+    "probe",
+    "puzzles",
+    "train",
+)
 # says "ready" when Ctrl-C is understood, which is before anything of weight is imported
 READY = """
-import vivit.process
-quiet = vivit.process.quiet_libtpu
-vivit.process.quiet_libtpu = lambda: (print("ready", flush=True), quiet())
+import vivit.cli.process
+quiet = vivit.cli.process.quiet_libtpu
+vivit.cli.process.quiet_libtpu = lambda: (print("ready", flush=True), quiet())
 """
 VIVIT = READY + "from vivit.__main__ import main; main()"
 
 
 def parsers():
     """The parser of every command by its name."""
-    (commands,) = (action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return commands.choices
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return {name: parser.filled() for name, parser in commands.choices.items()}
 
 
 def ascii_output(monkeypatch):
@@ -50,7 +64,7 @@ def ascii_output(monkeypatch):
 def test_every_help_can_be_read_in_ascii_and_ends_with_an_example(command, monkeypatch):
     written = ascii_output(monkeypatch)
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        main([command, "--help"])
     assert ended.value.code == 0
     text = written.getvalue().decode("ascii")
     assert "\\u" not in text
@@ -63,7 +77,7 @@ def test_every_help_can_be_read_in_ascii_and_ends_with_an_example(command, monke
 @pytest.mark.fast
 def test_names_outside_of_ascii_are_written_in_ascii(tmp_path, monkeypatch):
     written = ascii_output(monkeypatch)
-    assert cli.main(["convert", "demo", str(tmp_path / "modèle 日本.npz"), "--to", "npz"]) == 0
+    assert main(["convert", "demo", str(tmp_path / "modèle 日本.npz"), "--to", "npz"]) == 0
     assert rb"mod\xe8le \u65e5\u672c.npz: npz" in written.getvalue()
 
 
@@ -71,7 +85,7 @@ def test_names_outside_of_ascii_are_written_in_ascii(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["stdin", "stdout", "stderr"])
 def test_a_stream_that_is_closed_is_no_error(name, monkeypatch):
     monkeypatch.setattr(sys, name, None)
-    assert cli.main(["info", "vivit-b/16x2"]) == 0
+    assert main(["info", "vivit-b/16x2"]) == 0
     getattr(sys, name).close()
 
 
@@ -84,12 +98,12 @@ def test_nothing_goes_to_a_file_that_has_the_number_of_a_closed_stream(tmp_path)
 
 @pytest.mark.fast
 @pytest.mark.parametrize("command", [["info"], ["info", "--json"], ["--version"], []])
-def test_a_reader_that_has_gone_before_a_word_is_written_is_no_error(command, monkeypatch):
+def test_a_reader_that_has_closed_before_any_output_is_no_error(command, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w", encoding="utf-8") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert cli.main(command) == 0
+        assert main(command) == 0
 
 
 def test_nothing_is_printed_before_our_own_output_where_there_is_no_tpu():
@@ -132,7 +146,7 @@ def started(code, *arguments):
 def test_ctrl_c_is_exit_130_and_one_line_at_any_moment(moment, what, tmp_path):
     names = {"-": "-", "fifo": str(tmp_path / "fifo"), "file": str(DEMO)}
     os.mkfifo(tmp_path / "fifo")
-    child = started(VIVIT, "features", names[what], "-o", str(tmp_path / "x.npz"), "--hop", "1")
+    child = started(VIVIT, "features", names[what], "-o", str(tmp_path / "x.npz"), "--clip-stride", "1")
     time.sleep(moment)
     child.send_signal(signal.SIGINT)
     with child:
@@ -148,7 +162,9 @@ def test_ctrl_c_is_exit_130_and_one_line_at_any_moment(moment, what, tmp_path):
 
 def waiting(body):
     """A process that runs a command of our own under process.run."""
-    return started(f"import vivit.process\nvivit.process.PATIENCE = 0.3\n{body}\nvivit.process.run('x', command)")
+    return started(
+        f"import vivit.cli.process\nvivit.cli.process.GRACE = 0.3\n{body}\nvivit.cli.process.run('x', command)"
+    )
 
 
 def test_ctrl_c_ends_a_process_whose_threads_never_do():
@@ -166,7 +182,7 @@ def command():
     assert child.returncode == 130
 
 
-def test_a_command_that_hears_ctrl_c_itself_takes_its_time():
+def test_a_command_with_its_own_ctrl_c_handler_is_not_ended():
     child = waiting("""
 import signal, time
 def command():
@@ -190,10 +206,10 @@ def command():
 
 @pytest.mark.fast
 def test_bare_vivit_is_its_help_and_the_version_is_that_of_the_package(capsys):
-    assert cli.main([]) == 0
+    assert main([]) == 0
     shown = capsys.readouterr().out
     assert all(command in shown for command in COMMANDS)
-    assert cli.main(["--version"]) == 0
+    assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"vivit {vivit.__version__}\n"
     assert "__version__" in dir(vivit)
 
@@ -209,7 +225,7 @@ def test_no_flag_can_be_abbreviated_and_json_means_one_thing():
 @pytest.mark.fast
 def test_an_abbreviated_flag_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["classify", "x.mp4", "--view", "1x1"])
+        main(["classify", "x.mp4", "--view", "1x1"])
     assert ended.value.code == 2
     assert "vivit classify: unrecognized arguments: --view 1x1; did you mean '--views'?" in capsys.readouterr().err
 
@@ -223,16 +239,16 @@ def test_an_abbreviated_flag_is_refused(capsys):
         (lambda: recipe("k400-b-ef"), "k400-b-fe"),
         (lambda: recipe("carousell"), "carousel"),
         (lambda: check_stages(("encoder/1/ot",), ("tokens", "encoder/1/out")), "encoder/1/out"),
-        (lambda: found_by_name("abseilin", (("dance", "abseiling"),)), "abseiling"),
+        (lambda: class_by_name("abseilin", (("dance", "abseiling"),)), "abseiling"),
     ],
 )
-def test_an_unknown_name_is_answered_with_the_one_that_was_meant(call, meant):
+def test_an_unknown_name_gives_a_suggestion(call, meant):
     with pytest.raises(ValueError, match=f"did you mean '{meant}'\\? it must be one of"):
         call()
 
 
 @pytest.mark.fast
-def test_a_name_like_no_other_is_answered_without_a_guess():
+def test_a_name_unlike_all_others_gives_no_suggestion():
     with pytest.raises(ValueError, match="no recipe is named 'zzz': it must be one of"):
         recipe("zzz")
 

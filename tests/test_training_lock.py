@@ -3,17 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from processes import free_address, outputs
+from processes import free_address, outputs, started
 from test_training_run import videos  # noqa: F401  # a fixture
 
 from vivit.training.lock import locked
 
-HERE = Path(__file__).parent
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -30,14 +26,14 @@ from pathlib import Path
 import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 1)
-from vivit.training.start import start
+from vivit.training.distributed import start
 address, process, folder, taken, videos = sys.argv[1], int(sys.argv[2]), *map(Path, sys.argv[3:])
 start(address, 2, process)
 
 from test_training_run import HEADS, MODEL, NAMES, SHORT, quick_step
 from vivit.data.tables import read_table
 from vivit.training import loop
-from vivit.training.initial import initial
+from vivit.training.from_checkpoint import initial_model
 
 loop.make_step = quick_step
 dataset = read_table({"train": videos / "train.csv"}, heads=HEADS, names=NAMES)["train"]
@@ -45,7 +41,7 @@ recipe = replace(SHORT, accumulation=1, steps=3, warmup_steps=1)
 
 def run(folder, show=lambda progress: None):
     chosen = loop.Run(folder=folder, save_every=1, log_every=1, mesh=(2, 1, 1), validate_every=2, patience=5)
-    model = initial(dataset, MODEL, None)
+    model = initial_model(dataset, MODEL, None)
     try:
         loop.train(model, dataset, recipe, chosen, validate=lambda model, step: {"top_1": 0.1 * step}, show=show)
     except (ValueError, RuntimeError) as error:
@@ -58,13 +54,6 @@ def tell_one(progress):
 
 print(json.dumps([run(taken), run(folder, tell_one), run(folder)]))
 """
-
-
-def started(program, *arguments):
-    code = f"import sys; sys.path[:0] = [{str(HERE)!r}, {str(HERE.parent)!r}]\n{program}"
-    options = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    environment = {**os.environ, "XLA_FLAGS": ""}
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, **options)
 
 
 def test_the_second_process_in_a_folder_is_refused_until_the_first_is_dead(tmp_path):
@@ -96,8 +85,8 @@ def test_a_cluster_holds_a_folder_together_and_all_its_processes_end_together(vi
         outs = outputs([started(CLUSTER, address, process, folder, taken, videos) for process in (0, 1)])
     (refused, stopped, done), (refused_too, *rest) = (json.loads(out.splitlines()[-1]) for out, _ in outs)
     assert f"taken is in use by process {os.getpid()}: wait" in refused
-    assert "taken was refused to process 0 of this cluster" in refused_too
-    assert "InterruptedRunError: told to stop by SIGTERM; saved at step 2 of 3" in stopped
+    assert "taken could not be locked by process 0 of this cluster" in refused_too
+    assert "InterruptedRunError: stopped by SIGTERM; saved at step 2 of 3" in stopped
     assert (done, rest) == ("done", [stopped, "done"])  # the signal came to the second alone
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["kind"][0]) for line in lines] == [(1, "t"), (2, "t"), (2, "v"), (3, "t"), (3, "v")]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from strategies import normal
 
-from vivit.training.losses import example_losses
+from vivit.training.step import example_losses
 
 CLASSES = (5, 3)
 LOGITS = normal(0, 4, 8) * 20
@@ -46,8 +46,8 @@ def test_a_loss_is_float32_and_finite_for_extreme_logits():
     ("labels", "options", "message"),
     [
         ((4, 7), {}, r"logits are \(4, 8\) and labels \(4, 7\): both must be \[b 8\]"),
-        ((4, 8), {"loss": "hinge"}, "loss is 'hinge' of heads 'mean': it must be softmax or sigmoid"),
-        ((4, 8), {"heads": "max"}, "loss is 'softmax' of heads 'max'"),
+        ((4, 8), {"loss": "hinge"}, "loss is 'hinge' and heads is 'mean': they must be softmax or sigmoid"),
+        ((4, 8), {"heads": "max"}, "loss is 'softmax' and heads is 'max'"),
     ],
 )
 def test_what_does_not_fit_is_named(labels, options, message):

@@ -21,7 +21,7 @@ from bench.scale import compiled
 from vivit.ops import XLA
 from vivit.reference.config import named
 from vivit.reference.params import leaves, shapes
-from vivit.training.sharding import check_mesh, make_mesh, place_state, rows, specs
+from vivit.training.sharding import check_mesh, local_rows, make_mesh, shard_state, specs
 from vivit.training.step import init_state, make_step
 from vivit.training.tensor_parallel import sharded
 
@@ -41,7 +41,7 @@ def devices(*shape: int) -> Mesh:
         ("factorised_encoder", (2, 2, 2), {"accumulation": 2, "freeze": ("embedding/*",), "ema_decay": 0.9}, {}),
         ("factorised_self_attention", (1, 4, 2), DROPS, {}),
         ("factorised_dot_product", (2, 2, 2), DROPS, {"pooling": "max"}),
-        ("factorised_dot_product", (8, 1, 1), {"remat": True}, {}),
+        ("factorised_dot_product", (8, 1, 1), {"remat": "lean"}, {}),
     ],
 )
 def test_a_step_over_a_mesh_is_the_step_on_one_device(model, shape, fields, sizes):
@@ -58,7 +58,7 @@ def test_a_step_over_a_mesh_is_the_step_on_one_device(model, shape, fields, size
 
 def test_every_large_leaf_and_its_state_is_split_over_all_devices():
     config, recipe, mesh = named("vivit-tiny/8x2-fe"), small_recipe(optimiser="adamw"), devices(2, 1, 4)
-    state = place_state(init_state(random_params(config), config, recipe, STEPS), config, mesh)
+    state = shard_state(init_state(random_params(config), config, recipe, STEPS), config, mesh)
     for leaf in jax.tree.leaves(state):
         if leaf.size > 1000:  # not biases and norms
             assert leaf.addressable_shards[0].data.size * 8 == leaf.size
@@ -72,7 +72,7 @@ def test_every_large_leaf_and_its_state_is_split_over_all_devices():
 def test_the_step_compiles_for_a_slice_of_tpus_with_its_kernels_and_gathers_own_heads_only(chip, model, shape):
     config = replace(named("vivit-tiny/8x2" + model), layers=2)
     topology = topologies.get_topology_desc(platform="tpu", topology_name=chip)
-    recipe = small_recipe(accumulation=2, remat=True)
+    recipe = small_recipe(accumulation=2, remat="lean")
     text = compiled(config, recipe, make_mesh(*shape, devices=topology.devices)).as_text()
     assert "tpu_custom_call" in text
     traffic = collectives(text)
@@ -120,7 +120,12 @@ def test_an_axis_that_does_not_divide_is_split_over_fewer_devices():
             {"height": 9},
             "a time index has 6 tokens: they must be a multiple of the",
         ),
-        ("spatio_temporal", (8, 1, 1), {}, "4 examples are taken at once: they must be a multiple of the data axis, 8"),
+        (
+            "spatio_temporal",
+            (8, 1, 1),
+            {},
+            "4 examples are computed at once: they must be a multiple of the data",
+        ),
     ],
 )
 def test_work_that_does_not_divide_is_named(model, shape, fields, message):
@@ -135,8 +140,8 @@ def test_other_meshes_and_batches_are_refused():
     with pytest.raises(ValueError, match=r"the mesh has axes \('b',\): they must be"):
         make_step(config, small_recipe(), STEPS, mesh=Mesh(np.array(jax.devices()), ("b",)))
     with pytest.raises(ValueError, match="batch_size is 12: it must be a multiple of the data axis, 8"):
-        rows(12, devices(8, 1, 1))
-    assert rows(16, devices(8, 1, 1)) == slice(0, 16)  # one process reads all
+        local_rows(12, devices(8, 1, 1))
+    assert local_rows(16, devices(8, 1, 1)) == slice(0, 16)  # one process reads all
     ops = sharded(XLA, devices(2, 1, 1), config)
     with pytest.raises(ValueError, match="capture is given: it must be None where the model is split"):
         vivit.forward(random_params(config), examples(config).video, config, capture={}, attention=ops)

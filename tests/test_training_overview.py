@@ -10,9 +10,8 @@ from dataclasses import replace
 
 import pytest
 
-from vivit.commands.train_shown import Shown, planned
+from vivit.cli.train_progress import TrainProgress, describe_data, describe_plan, questionable_choices
 from vivit.data.sources import Dataset, Example
-from vivit.training.overview import doubts, overview
 from vivit.training.recipe import Recipe, Steps
 
 pytestmark = pytest.mark.fast
@@ -27,24 +26,24 @@ def dataset(labels, names=("run", "sit", "walk"), heads=("verb",)):
 
 def test_what_is_going_to_happen_is_said_in_numbers():
     splits = {"train": dataset([0, 1, 2] * 20), "validation": dataset([0, 1, 2])}
-    assert list(overview(splits, RECIPE, Steps(100, 20))) == [
+    assert list(describe_data(splits, RECIPE, Steps(100, 20))) == [
         "classes: 3",
         "clips: 60 in train, 3 in validation",
         "steps: 100 of 8 clips, 13.3 epochs, the first 20 of them warm-up",
     ]
     both = {"train": dataset([0, 1], heads=("verb", "noun"))}
-    assert list(overview(both, RECIPE, Steps(1000, 0)))[::2] == [
+    assert list(describe_data(both, RECIPE, Steps(1000, 0)))[::2] == [
         "classes: 3 of verb, 3 of noun",
         "steps: 1,000 of 8 clips, 4e+03 epochs, no warm-up",
     ]
-    assert not list(doubts(splits, RECIPE))
+    assert not list(questionable_choices(splits, RECIPE))
 
 
 @pytest.mark.parametrize(
     ("splits", "doubt"),
     [
-        ({"train": dataset([0, 1, 2])}, "batch_size is 8, and there are 3 clips to train on"),
-        ({"train": dataset([0] * 9, ("run",))}, "verb has one class, 'run': there is nothing to be told apart"),
+        ({"train": dataset([0, 1, 2])}, "batch_size is 8, but there are only 3 training clips"),
+        ({"train": dataset([0] * 9, ("run",))}, "verb has one class, 'run': there is nothing to classify"),
         ({"train": dataset([0, 1] * 9)}, "train has no clip of 'walk', of 3 classes of verb"),
         (
             {"train": dataset([0, 1, 2] * 9), "validation": dataset([1])},
@@ -57,7 +56,9 @@ def test_what_is_going_to_happen_is_said_in_numbers():
     ],
 )
 def test_what_is_hardly_meant_is_doubted(splits, doubt):
-    assert [found for found in doubts(splits, RECIPE) if found.startswith(doubt)], list(doubts(splits, RECIPE))
+    assert [found for found in questionable_choices(splits, RECIPE) if found.startswith(doubt)], list(
+        questionable_choices(splits, RECIPE)
+    )
 
 
 class Update:
@@ -72,7 +73,7 @@ class Update:
 def test_without_a_terminal_there_is_a_line_a_minute_at_most_and_one_at_the_end(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    with Shown() as shown:
+    with TrainProgress() as shown:
         for step in range(1, 101):
             now[0] += 2.0
             shown.show("training", 8, Update(step, 100, **({"top_1": 0.5} if step == 40 else {})))
@@ -83,30 +84,30 @@ def test_without_a_terminal_there_is_a_line_a_minute_at_most_and_one_at_the_end(
 
 
 def test_after_ten_steps_the_hours_are_said_once(capsys):
-    with Shown() as shown:
+    with TrainProgress() as shown:
         for step in range(1, 30):
             shown.show("training", 8, Update(step, 1810, seconds=200.0 if step == 1 else 2.0))
     (told,) = capsys.readouterr().err.splitlines()
-    assert told == "time of a step: 2 s; about 1 h for the 1,800 steps that are left, without validating"
+    assert told == "time of a step: 2 s; about 1 h for the remaining 1,800 steps, without validation"
 
 
 def test_the_memory_of_a_step_is_said_with_how_it_is_known_and_doubted_beyond_the_machine_s():
     from vivit.training.loop import Plan
 
     plan = Plan(steps=Steps(100, 0), begin=0, bytes=3 * 2**29, compiled=True)
-    assert list(planned(plan)) == ["memory of a step: 1.50 GiB of each device, as the compiler counts it"]
-    known, huge, again = planned(replace(plan, bytes=2**60, compiled=False, begin=7))
-    assert known.endswith("of each device, state and batch alone: the compiler does not say the rest")
-    assert huge.startswith("that is more than the ")
-    assert again == "going on from step 7 of 100"
+    assert list(describe_plan(plan)) == ["memory of a step: 1.50 GiB per device, as the compiler reports"]
+    known, huge, again = describe_plan(replace(plan, bytes=2**60, compiled=False, begin=7))
+    assert known.endswith("per device, for state and batch alone: the compiler reports nothing")
+    assert huge.startswith("this is more than the ")
+    assert again == "resuming from step 7 of 100"
 
 
 def test_a_terminal_that_hangs_up_lets_the_run_end_in_order(tmp_path):
     code = f"""
 import fcntl, sys, termios, time
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # it hangs up on whom it controls
-from vivit.training.stopping import told_to_stop
-with told_to_stop() as told:
+from vivit.training.stopping import listen_for_stop_signals
+with listen_for_stop_signals() as told:
     print("ready", flush=True)
     while not told.number:
         time.sleep(0.01)
@@ -117,7 +118,7 @@ with told_to_stop() as told:
     terminal, end = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], stdin=end, stdout=end, stderr=end, start_new_session=True)
     os.close(end)
-    assert os.read(terminal, 100).startswith(b"ready")
-    os.close(terminal)
+    with open(terminal, "rb", buffering=0) as printed:
+        assert printed.readline() == b"ready\r\n"  # the whole line: a write that is cut in two by the end is an error
     assert process.wait(60) == 129
     assert (tmp_path / "saved").exists()

@@ -3,7 +3,7 @@
 import pytest
 
 from vivit.reference.params import parameters
-from vivit.training.recipe import RECIPES, Recipe, Steps, recipe, steps_of
+from vivit.training.recipe import RECIPES, Recipe, Steps, recipe, schedule_steps
 
 pytestmark = pytest.mark.fast
 
@@ -42,19 +42,20 @@ def test_an_unknown_recipe_lists_the_known():
 
 
 def test_epochs_become_steps():
-    assert steps_of(recipe("k400-b").recipe, 6400) == Steps(3000, 250)
-    assert steps_of(Recipe(learning_rate=1, steps=7, warmup_steps=3)) == Steps(7, 3)
-    assert steps_of(Recipe(learning_rate=1, steps=7)) == Steps(7, 0)
+    assert schedule_steps(recipe("k400-b").recipe, 6400) == Steps(3000, 250)
+    assert schedule_steps(Recipe(learning_rate=1, steps=7, warmup_steps=3)) == Steps(7, 3)
+    assert schedule_steps(Recipe(learning_rate=1, steps=7)) == Steps(7, 0)
     with pytest.raises(ValueError, match="examples is None: it must be a positive integer"):
-        steps_of(recipe("k400-b").recipe)
+        schedule_steps(recipe("k400-b").recipe)
     with pytest.raises(ValueError, match="the warm-up is 7 steps: it must be shorter than the training, 7 steps"):
-        steps_of(Recipe(learning_rate=1, steps=7, warmup_steps=7))
+        schedule_steps(Recipe(learning_rate=1, steps=7, warmup_steps=7))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"optimiser": "adam"}, "optimiser is 'adam': it must be one of sgd, adamw"),
+        ({"remat": True}, "remat is True: it must be one of none, fast, lean"),
         ({"learning_rate": 0}, "learning_rate is 0: it must be a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"epochs": 3}, "epochs is 3 and steps is 9: one of them must be given, not both"),

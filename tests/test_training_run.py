@@ -16,21 +16,21 @@ import jax
 import numpy as np
 import pytest
 from checkpoints import same
-from quickly import QUICKLY
 from safetensors import SafetensorError
 
 import vivit
+from vivit.conformance.quickly import QUICKLY
 from vivit.data.carousel import write_carousel
 from vivit.data.loading import Share, training_batches
 from vivit.data.tables import read_table
 from vivit.training.carousel import CONFIG, HEADS, NAMES, RECIPE
-from vivit.training.initial import initial
-from vivit.training.inputs import training_pixels
+from vivit.training.from_checkpoint import initial_model
 from vivit.training.logs import Logs
 from vivit.training.loop import DivergedError, InterruptedRunError, Run, StoppedRunError, train
 from vivit.training.saving import ChangedRunError
 from vivit.training.step import make_step
-from vivit.training.validation import evaluated, figures
+from vivit.training.transforms import train_transform, training_spec
+from vivit.training.validation import evaluate_recipe, figures
 
 MODEL = replace(CONFIG, model="factorised_dot_product", pooling="mean", channels=16, heads=2, hidden=16, layers=1)
 SHORT = replace(
@@ -59,7 +59,7 @@ def quick_step(*choices, **options):
 
 def run(folder, dataset, recipe=SHORT, *, told=None, **fields):
     """told: what train takes beside: validate, show, plan."""
-    model = initial(dataset, MODEL, None)
+    model = initial_model(dataset, MODEL, None)
     fields = dict(save_every=3, log_every=1, mesh=(1, 1, 1)) | fields
     with mock.patch("vivit.training.loop.make_step", quick_step):
         return train(model, dataset, recipe, Run(folder=folder, **fields), **(told or {}))
@@ -119,7 +119,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(signum, step, videos, dataset
     process.send_signal(signum)
     error = process.communicate()[1]
     if signum != signal.SIGKILL:
-        assert re.search(rf"InterruptedRunError: told to stop by {signum.name}; saved at step \d+ of 12: the ", error)
+        assert re.search(rf"InterruptedRunError: stopped by {signum.name}; saved at step \d+ of 12: the ", error)
         assert len(events(folder)) == kept(folder)[-1]
     assert len(events(folder)) < 12
     model = run(folder, dataset)
@@ -162,7 +162,7 @@ def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(damage, dataset
             data[len(data) // 2] ^= 0xFF
             path.write_bytes(data)
     model = run(folder, dataset)
-    assert "the checkpoint of step 12 is broken and put aside" in caplog.text
+    assert "the checkpoint of step 12 is broken, and renamed to broken-12" in caplog.text
     assert events(folder) == events(whole[0])
     assert same(model.params, whole[1].params)
 
@@ -214,7 +214,7 @@ def test_a_full_disk_is_one_clear_error_and_older_checkpoints_are_whole(videos, 
     error = process.communicate()[1]  # writes beyond 30 kB failed, as on a full disk
     assert process.returncode == 1
     assert "StoppedRunError: a checkpoint in" in error
-    assert "could not be written: File too large; the checkpoint of step 6 is whole: the same command goes" in error
+    assert "could not be written: File too large; the checkpoint of step 6 is whole: the same command resumes" in error
     model = run(folder, dataset)
     assert events(folder) == events(whole[0])
     assert same(model.params, whole[1].params)
@@ -345,7 +345,7 @@ def test_the_best_model_is_kept_and_patience_ends_a_run(patience, dataset, tmp_p
 @pytest.fixture
 def signals(monkeypatch):
     """They do what they do in a program that was started in a terminal, whoever started pytest."""
-    monkeypatch.setattr("vivit.training.stopping._forget_terminal", lambda: None)
+    monkeypatch.setattr("vivit.training.stopping._discard_terminal_output", lambda: None)
     before = [(number, signal.signal(number, default)) for number, default in DEFAULTS.items()]
     yield
     for number, handler in before:
@@ -358,9 +358,7 @@ DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG
 @pytest.mark.parametrize("number", DEFAULTS)
 def test_a_signal_ends_a_run_that_then_goes_on_bit_for_bit(number, signals, dataset, whole, tmp_path):
     folder = tmp_path / "run"
-    with pytest.raises(
-        InterruptedRunError, match=rf"told to stop by {number.name}; saved at step 4 of 12: the"
-    ) as error:
+    with pytest.raises(InterruptedRunError, match=rf"stopped by {number.name}; saved at step 4 of 12: the") as error:
         run(folder, dataset, told=at(4, lambda: os.kill(os.getpid(), number)))
     assert error.value.number == number
     assert {number: signal.getsignal(number) for number in DEFAULTS} == DEFAULTS
@@ -389,7 +387,7 @@ def test_a_signal_while_validating_is_heard_at_once_and_the_validation_is_done_w
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(60)
 
-    with pytest.raises(InterruptedRunError, match=r"told to stop by SIGINT; saved at step 2 of 12") as error:
+    with pytest.raises(InterruptedRunError, match=r"stopped by SIGINT; saved at step 2 of 12") as error:
         run(folder, dataset, validate_every=2, told=dict(validate=validate))
     assert error.value.number == signal.SIGINT
     run(folder, dataset, validate_every=2, told=scored(models))
@@ -406,12 +404,12 @@ def test_the_plan_is_told_once_before_the_first_update(dataset, tmp_path):
     run(tmp_path / "run", dataset, told=dict(plan=plans.append))
     (plan,) = plans
     assert (plan.steps, plan.begin, plan.compiled) == ((12, 3), 0, True)
-    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(initial(dataset, MODEL, None).params))
+    parameters = sum(leaf.nbytes for leaf in jax.tree.leaves(initial_model(dataset, MODEL, None).params))
     assert plan.bytes > 5 * parameters  # with their gradients, two moments and a running average
 
 
 def test_what_does_not_fit_is_named_before_anything_is_written(dataset, tmp_path):
-    model = initial(dataset, MODEL, None)
+    model = initial_model(dataset, MODEL, None)
     wrong = replace(dataset, heads=("verb",), names=dataset.names[:1])
     with pytest.raises(ValueError, match=r"classes is \(4, 10\): the data have \(4,\)"):
         train(model, wrong, SHORT, Run(folder=tmp_path / "run"))
@@ -427,31 +425,35 @@ def test_flips_of_directions_are_warned_of(dataset, tmp_path, caplog):
 
 
 def test_fine_tuning_starts_from_a_checkpoint_with_a_head_for_the_data(dataset, whole, tmp_path):
-    vivit.save(tmp_path / "start", whole[1])
-    again = initial(dataset, None, tmp_path / "start")
+    vivit.save(whole[1], tmp_path / "start")
+    again = initial_model(dataset, None, tmp_path / "start")
     assert same(again.params, whole[1].params)
     fewer = replace(dataset, heads=("noun",), names=dataset.names[1:])
-    tuned = initial(fewer, None, tmp_path / "start")
+    tuned = initial_model(fewer, None, tmp_path / "start")
     assert tuned.config.classes == (10,)
     assert not np.asarray(tuned.params.head.kernel).any()
     assert same(tuned.params.encoder, whole[1].params.encoder)
-    longer = initial(fewer, replace(MODEL, frames=16), tmp_path / "start")
+    longer = initial_model(fewer, replace(MODEL, frames=16), tmp_path / "start")
     assert longer.config.frames == 16
-    with pytest.raises(ValueError, match="the model to train was said to be"):
-        initial(fewer, replace(MODEL, layers=2), tmp_path / "start")
+    with pytest.raises(ValueError, match="the model to train is"):
+        initial_model(fewer, replace(MODEL, layers=2), tmp_path / "start")
 
 
 def test_the_control_sees_frames_in_random_order_in_training_and_evaluation(videos, dataset):
     recipe = replace(SHORT, shuffle_frames=True, random_crop=False, scale_jitter=(1.0, 1.0))
     one, other = (
-        next(training_batches(dataset, training_pixels(each, MODEL), Share(batch=8), seed=1))
+        next(
+            training_batches(
+                dataset, training_spec(each, MODEL), Share(batch=8), transform=train_transform(each, MODEL), seed=1
+            )
+        )
         for each in (recipe, replace(recipe, shuffle_frames=False))
     )
     assert not np.array_equal(one.video, other.video)
     assert np.array_equal(np.sort(one.video, axis=1), np.sort(other.video, axis=1))
-    model = initial(dataset, MODEL, None)
+    model = initial_model(dataset, MODEL, None)
     head = model.params.head._replace(kernel=np.random.default_rng(0).normal(size=(16, 14)).astype(np.float32))
     model = replace(model, params=model.params._replace(head=head))
     test = read_table({"test": videos / "test.csv"}, heads=HEADS, names=NAMES)["test"]
-    assert not np.array_equal(evaluated(model, test, recipe).logits, evaluated(model, test, SHORT).logits)
-    assert {"verb/top_1", "noun/top_1", "action/top_1"} <= figures(evaluated(model, test, SHORT)).keys()
+    assert not np.array_equal(evaluate_recipe(model, test, recipe).logits, evaluate_recipe(model, test, SHORT).logits)
+    assert {"verb/top_1", "noun/top_1", "action/top_1"} <= figures(evaluate_recipe(model, test, SHORT)).keys()

@@ -1,4 +1,4 @@
-"""Which commit a report names: that of the package's own checkout, or none."""
+"""The commit in reports: that of the package's own checkout, or none."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ pytestmark = pytest.mark.fast
 
 
 def git(folder, *arguments):
-    """What git says in a folder, as somebody whom it knows."""
+    """Runs git in a folder, with a configured user."""
     somebody = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     command = ["git", "-C", str(folder), "-c", "commit.gpgsign=false", *arguments]
     return subprocess.run(command, env=os.environ | somebody, check=True, capture_output=True, text=True).stdout.strip()
@@ -46,7 +46,7 @@ def test_the_commit_is_that_of_the_packages_checkout_wherever_one_is(checkout, t
 
 
 @pytest.mark.parametrize("file", ["package/__init__.py", "notes"])
-def test_changes_that_are_not_committed_are_said(file, checkout):
+def test_uncommitted_changes_are_reported(file, checkout):
     assert source(checkout / "package")["modified"] is False
     (checkout / file).write_text("two")
     found = source(checkout / "package")

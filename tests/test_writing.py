@@ -1,4 +1,4 @@
-"""Where output may go and how it gets there: whole, with the umask's mode, never over an input or what is no file."""
+"""Output files: written atomically, with the umask's mode, never over an input or something that is no file."""
 
 import fcntl
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from vivit import writing
-from vivit.writing import check_folder, check_place, new_folder, working_folder, write_file, write_text
+from vivit.files import atomic
+from vivit.files.atomic import atomic_dir, check_folder, check_writable, working_folder, write_file, write_text
 
 pytestmark = pytest.mark.fast
 
@@ -49,14 +49,14 @@ KINDS = {"a folder": os.mkdir, "a pipe": os.mkfifo, "a device": a_device, "a soc
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("linked", [False, True])
-def test_what_is_no_regular_file_is_refused_before_the_work_and_when_it_is_written(kind, linked):
+def test_destinations_that_are_no_regular_files_are_rejected_before_the_work_and_when_written(kind, linked):
     KINDS[kind]("taken.npz")
     name = "taken.npz"
     if linked:
         os.symlink("taken.npz", "link.npz")
         name = "link.npz"
     before = os.lstat(name)
-    for refused in (check_place, lambda path: write_text(path, "new")):
+    for refused in (check_writable, lambda path: write_text(path, "new")):
         with pytest.raises(ValueError, match=f"{name} is {kind}: name a file"):
             refused(name)
     assert os.lstat(name) == before
@@ -86,14 +86,14 @@ def soft_linked(there, other):
 
 
 @pytest.mark.parametrize("alias", [the_same, hard_linked, soft_linked, lambda there, other: f"./{there}"])
-def test_an_input_is_no_output_whatever_name_it_goes_by(alias):
+def test_an_input_under_any_name_is_rejected_as_output(alias):
     Path("video.npz").write_text("film")
     name = alias("video.npz", "other.npz")
-    for refused in (check_place, lambda path, inputs: write_text(path, "new", inputs=inputs)):
+    for refused in (check_writable, lambda path, inputs: write_text(path, "new", inputs=inputs)):
         with pytest.raises(ValueError, match=r"npz is read.*: name another file to write"):
             refused(name, inputs=["missing.mp4", "video.npz"])
     assert Path("video.npz").read_text() == "film"
-    check_place("third.npz", inputs=["video.npz"])
+    check_writable("third.npz", inputs=["video.npz"])
 
 
 def test_standard_input_is_an_input_too(monkeypatch):
@@ -101,55 +101,55 @@ def test_standard_input_is_an_input_too(monkeypatch):
     with open("video.npz") as stream:
         monkeypatch.setattr(sys, "stdin", stream)
         with pytest.raises(ValueError, match=r"video.npz is read, as -"):
-            check_place("video.npz", inputs=["-"])
+            check_writable("video.npz", inputs=["-"])
     monkeypatch.setattr(sys, "stdin", None)
-    check_place("video.npz", inputs=["-"])
+    check_writable("video.npz", inputs=["-"])
 
 
-def test_a_name_must_end_as_the_format_does_and_so_must_what_it_leads_to():
+def test_the_suffixes_of_a_name_and_of_its_link_target_must_match_the_format():
     for name in ("x", "x.mp4", ".npz", "x.npz.gz"):
         with pytest.raises(ValueError, match=r"must end in .npz"):
-            check_place(name, suffixes=(".npz",))
-    check_place("X.NPZ", suffixes=(".npz",))
+            check_writable(name, suffixes=(".npz",))
+    check_writable("X.NPZ", suffixes=(".npz",))
     Path("film.mp4").write_text("film")
     os.symlink("film.mp4", "x.npz")
     with pytest.raises(ValueError, match=r"film.mp4 must end in .npz"):
-        check_place("x.npz", suffixes=(".npz",))
+        check_writable("x.npz", suffixes=(".npz",))
 
 
 def test_the_empty_string_is_no_path():
-    for refused in (check_place, check_folder, lambda path: write_text(path, "new")):
+    for refused in (check_writable, check_folder, lambda path: write_text(path, "new")):
         with pytest.raises(ValueError, match="'' is no path: it must name a file or folder"):
             refused("")
 
 
-def test_links_are_followed_also_to_where_nothing_is_yet(here):
+def test_links_are_followed_also_to_files_that_do_not_exist_yet(here):
     (here / "far").mkdir()
     (here / "far/old.txt").write_text("old")
     for name in ("old.txt", "new.txt"):
         os.symlink(f"far/{name}", name)
-        check_place(name)
+        check_writable(name)
         write_text(name, "written")
         assert os.path.islink(name)
         assert (here / "far" / name).read_text() == "written"
     os.symlink("far/folder", "folder")
-    with new_folder("folder") as folder:
+    with atomic_dir("folder") as folder:
         (folder / "x").touch()
     assert os.path.islink("folder")
     assert os.listdir("far/folder") == ["x"]
     os.symlink("loop", "loop")
     with pytest.raises(ValueError, match="loop cannot be written: Too many levels"):
-        check_place("loop")
+        check_writable("loop")
 
 
 @pytest.mark.parametrize("length", [245, 255])
 def test_names_as_long_as_the_system_allows_are_written(length):
     name = "a" * (length - 4) + ".txt"
-    check_place(name)
+    check_writable(name)
     write_text(name, "written")
     assert os.listdir() == [name]
     with pytest.raises(ValueError, match="a path has at most 4,095, a name 255"):
-        check_place("a" * 256)
+        check_writable("a" * 256)
 
 
 def for_its_owner_alone(path):
@@ -163,7 +163,7 @@ def test_files_and_folders_have_the_mode_that_the_umask_gives(umask):
     os.chmod("old", 0o600)
     write_text("old", "text")
     write_file("new", for_its_owner_alone)
-    with new_folder("folder") as folder:
+    with atomic_dir("folder") as folder:
         for_its_owner_alone(folder / "inner")
         write_text(folder / "text", "text")
         (folder / "deep").mkdir()
@@ -194,23 +194,23 @@ def test_an_error_of_the_system_names_the_file_and_leaves_nothing():
 
 
 @pytest.mark.parametrize("piped", ["bytes", None])
-def test_standard_output_gets_what_makes_sense_and_a_terminal_no_bytes(piped, monkeypatch, capsysbinary):
+def test_standard_output_is_accepted_where_documented_and_a_terminal_gets_no_bytes(piped, monkeypatch, capsysbinary):
     if piped is None:
-        with pytest.raises(ValueError, match="- is standard output, where this cannot go: name a file"):
-            check_place("-")
-        with pytest.raises(ValueError, match="- is standard output, which holds no folder: name one"):
+        with pytest.raises(ValueError, match="- is standard output, which this output cannot use: name a file"):
+            check_writable("-")
+        with pytest.raises(ValueError, match="- is standard output, which is not a folder: name a folder"):
             check_folder("-")
         return
-    check_place("-", suffixes=(".npz",), piped=piped)
+    check_writable("-", suffixes=(".npz",), piped=piped)
     write_file("-", lambda temporary: temporary.write_bytes(b"\x00\xff"))
     assert capsysbinary.readouterr().out == b"\x00\xff"
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    check_place("-", piped="text")
-    with pytest.raises(ValueError, match="a terminal, which shows no bytes: name a file, or pipe it on"):
-        check_place("-", piped="bytes")
+    check_writable("-", piped="text")
+    with pytest.raises(ValueError, match="a terminal, which cannot show bytes: name a file, or use a pipe"):
+        check_writable("-", piped="bytes")
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(ValueError, match="- is standard output, which is closed"):
-        check_place("-", piped="text")
+        check_writable("-", piped="text")
     assert os.listdir() == []
 
 
@@ -218,13 +218,13 @@ def test_standard_output_that_is_an_input_is_refused(monkeypatch):
     with open("film.mp4", "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         with pytest.raises(ValueError, match=r"standard output is read, as film.mp4"):
-            check_place("-", piped="bytes", inputs=["film.mp4"])
+            check_writable("-", piped="bytes", inputs=["film.mp4"])
 
 
 HOLDER = """
 import sys
 from pathlib import Path
-from vivit.writing import working_folder
+from vivit.files.atomic import working_folder
 with working_folder(Path(sys.argv[1])) as folder:
     (folder / "half").write_text("half")
     print(folder, flush=True)
@@ -232,7 +232,7 @@ with working_folder(Path(sys.argv[1])) as folder:
 """
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_not(here):
+def test_folders_of_killed_processes_are_removed_and_those_of_running_ones_are_not(here):
     command = [sys.executable, "-c", HOLDER, str(here)]
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     living, killed = (subprocess.Popen(command, **pipes) for _ in range(2))
@@ -269,13 +269,13 @@ def test_a_folder_that_was_taken_for_abandoned_before_it_was_locked_is_made_agai
                 folder.rmdir()
         locked(descriptor, how)
 
-    monkeypatch.setattr(writing.fcntl, "flock", raced)
+    monkeypatch.setattr(atomic.fcntl, "flock", raced)
     write_text("x", "text")
     assert len(made) == 2
     assert os.listdir() == ["x"]
 
 
-def test_others_links_and_files_of_such_a_name_are_left_alone(here):
+def test_links_and_files_with_such_a_name_are_left_alone(here):
     (here / ".vivit-file.partial").touch()
     (here / "far").mkdir()
     (here / "far/mine").touch()

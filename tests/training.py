@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from quickly import QUICKLY
 from strategies import random_params, video
 
+from vivit.conformance.quickly import QUICKLY
 from vivit.reference.config import Config
-from vivit.reference.params import convert, leaves
+from vivit.reference.params import leaves
 from vivit.training import sharding
 from vivit.training.recipe import Recipe, Steps
 from vivit.training.step import Examples, init_state, make_step
@@ -34,13 +34,13 @@ def examples(config: Config, seed: int = 0, batch: int = 8, **fields) -> Example
 
 def taken(config: Config, recipe: Recipe, *batches: Examples, **options) -> tuple[Any, dict]:
     """The state and metrics after a step for each of the batches, from random parameters. options: make_step's."""
-    state = init_state(convert(random_params(config, 1), jnp.asarray), config, recipe, STEPS)
+    state = init_state(jax.tree.map(jnp.asarray, random_params(config, 1)), config, recipe, STEPS)
     mesh = options.get("mesh")
     if mesh is not None:
-        state = sharding.place_state(state, config, mesh)
-        mine = sharding.rows(recipe.batch_size, mesh)
+        state = sharding.shard_state(state, config, mesh)
+        mine = sharding.local_rows(recipe.batch_size, mesh)
         read = [jax.tree.map(lambda leaf: leaf[mine], batch) for batch in batches]
-        batches = tuple(sharding.place_examples(batch, mesh) for batch in read)
+        batches = tuple(sharding.shard_examples(batch, mesh) for batch in read)
     step = _compiled(
         config, replace(recipe, seed=0), tuple(options.items()), (state, batches[0])
     )  # the state has the seed

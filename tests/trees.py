@@ -1,11 +1,18 @@
-"""Changing one leaf of a tree of NamedTuples."""
+"""Trees of NamedTuples: changing one leaf, putting all on the device."""
 
 from typing import Any
 
-from vivit.reference.params import convert, leaves
+import jax
+import jax.numpy as jnp
+
+from vivit.reference.params import convert
 
 
 def replaced(tree: Any, path: str, value: Any) -> Any:
-    """The same tree with `value` at `path`."""
-    changed = iter([value if here == path else leaf for here, leaf in leaves(tree)])
-    return convert(tree, lambda _: next(changed))
+    """Returns the same tree with `value` at `path`."""
+    return convert(tree, lambda here, leaf: value if here == path else leaf)
+
+
+def on_device(tree: Any) -> Any:
+    """Returns the same tree with JAX's arrays."""
+    return jax.tree.map(jnp.asarray, tree)

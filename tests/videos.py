@@ -1,4 +1,4 @@
-"""Small files for the tests of decoding: videos with a known picture in every frame, and files without any."""
+"""Small files for the tests of decoding: videos with a known image in every frame, and files without video."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ import numpy as np
 from av.stream import Disposition
 
 from bench.harness import own_priority
-from vivit.data.numbering import _Bits, _Sequence
+from vivit.video.h264 import _BitReader, _SequenceParameters
 
 
 def write_video(path: Path, frames: int, *, height: int = 48, width: int = 64) -> None:
-    """A lossless video whose frame i is grey, 8·i at the left half and 255 − 8·i at the right."""
+    """Writes a lossless video whose frame i is grey: 8·i in the left half, 255 − 8·i in the right."""
     pictures = np.empty((frames, height, width), np.uint8)
     pictures[:, :, : width // 2] = 8 * np.arange(frames)[:, None, None]
     pictures[:, :, width // 2 :] = 255 - pictures[:, :, :1]
@@ -22,7 +22,7 @@ def write_video(path: Path, frames: int, *, height: int = 48, width: int = 64) -
 
 
 def write_audio(path: Path) -> None:
-    """A tenth of a second of silence, and no picture."""
+    """Writes a tenth of a second of silence without video."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
@@ -33,9 +33,9 @@ def write_audio(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Coding:
-    """How a stream is written. stamps: of the frames, in 1/100 s; None: 25 a second. rotation: degrees, mirrored.
+    """Options of writing a stream. stamps: of the frames, in 1/100 s; None: 25 per second. rotation: degrees, mirrored.
 
-    container: options of the file; those of the first stream count.
+    container: options of the file; only those of the first stream are used.
     """
 
     codec: str = "libx264"
@@ -48,7 +48,7 @@ class Coding:
 
 
 def scene(frames: int, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
-    """uint8[frames height width 3]: a bright box on smooth noise, every frame unlike every other."""
+    """uint8[frames height width 3]: a bright box on smooth noise; every frame is different."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 160, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
     background = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
@@ -66,7 +66,7 @@ def encode(
     second: tuple[np.ndarray, Coding] | None = None,
     title: str = "",
 ) -> None:
-    """Writes pictures, uint8[frames height width 3] or grey without colors. second: another and better stream."""
+    """Encodes images, uint8[frames height width 3] or grey without colors. second: an additional, better stream."""
     with own_priority(), av.open(str(path), "w", options=coding.container) as container:
         parts = [(pictures, coding), *filter(None, [second])]
         streams = [_stream(container, each, how) for each, how in parts]
@@ -80,7 +80,7 @@ def encode(
 
 
 def copy(source: Path, target: Path, keep: Callable[[int], bool]) -> None:
-    """A video without some of its packets; keep: from their numbers."""
+    """Copies a video; keep: selects packets by their numbers."""
     with av.open(str(source)) as reader, av.open(str(target), "w") as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0], opaque=True)
         for number, packet in enumerate(reader.demux(video=0)):
@@ -112,7 +112,7 @@ def _packets(pictures: np.ndarray, coding: Coding, stream) -> Iterable[av.Packet
 
 
 def without_reordering(path: Path, parts: Sequence[np.ndarray], codings: Sequence[Coding]) -> None:
-    """Streams of h264 one after the other in a transport stream; none says how far its pictures are reordered."""
+    """Writes h264 streams one after another into a transport stream, without their declared reordering delay."""
     with av.open(str(path), "w") as container:
         target, count, shown = container.add_stream("libx264", rate=25, options={"x264-params": "annexb=1"}), 0, 0
         target.height, target.width = parts[0].shape[1:3]
@@ -134,17 +134,17 @@ def without_reordering(path: Path, parts: Sequence[np.ndarray], codings: Sequenc
 
 
 def _without_usability(data: bytes) -> bytes:
-    """A packet whose parameters of a sequence end before what may be said on top: "usability information"."""
+    """Removes the optional end of a packet's sequence parameter set (VUI, "usability information")."""
     begin = data.find(b"\0\0\1\x67") + 3
     if begin < 3:
         return data
     end = data.find(b"\0\0\1", begin)
     payload = data[begin + 1 : end].replace(b"\0\0\3", b"\0\0")
-    bits = _Bits(memoryview(payload))
-    _Sequence(bits)
-    bits.counts(2)  # the size
-    bits.take(1 if bits.take(1) else 2)  # pictures, not fields; how motion is derived
-    bits.counts(4 if bits.take(1) else 0)  # what is cut off
+    bits = _BitReader(memoryview(payload))
+    _SequenceParameters(bits)
+    bits.skip_codes(2)  # the size
+    bits.read(1 if bits.read(1) else 2)  # pictures, not fields; how motion is derived
+    bits.skip_codes(4 if bits.read(1) else 0)  # what is cut off
     used = 8 * len(payload) - bits._left
     ended = f"{int.from_bytes(payload, 'big'):0{8 * len(payload)}b}"[:used] + "01"
     ended += "0" * (-len(ended) % 8)

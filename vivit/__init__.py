@@ -1,4 +1,4 @@
-"""ViViT, the Video Vision Transformer, in JAX: `load` or `init` a model, `forward` a video, `save`.
+"""ViViT, the Video Vision Transformer, in JAX: `load` or `init` a model, `classify` or `explain` a video, `save`.
 
 Names are loaded when they are first used, so that `import vivit.reference.models` loads NumPy and nothing else.
 """
@@ -7,18 +7,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vivit.checkpoints.image import from_image_model
-    from vivit.checkpoints.load import load
     from vivit.checkpoints.save import save
-    from vivit.data.opening import Limits
+    from vivit.explanation.compute import explain
+    from vivit.inference.classification import classify
     from vivit.inference.export import export
+    from vivit.inference.features import features
+    from vivit.inference.probe import probe
+    from vivit.inference.timeline import timeline
     from vivit.initialise import init
-    from vivit.model import Model
     from vivit.models import forward
-    from vivit.preprocessing import Preprocessing
+    from vivit.pretrained import Model, from_image_model, load
     from vivit.reference.config import Config, named
     from vivit.tubelet import cut
-    from vivit.video import read_clip
+    from vivit.video.clip import read_clip
+    from vivit.video.container import Limits
+    from vivit.video.preprocessing import Preprocessing
 
     __version__: str
 
@@ -27,31 +30,41 @@ __all__ = [
     "Limits",
     "Model",
     "Preprocessing",
+    "classify",
     "cut",
+    "explain",
     "export",
+    "features",
     "forward",
     "from_image_model",
     "init",
     "load",
     "named",
+    "probe",
     "read_clip",
     "save",
+    "timeline",
 ]
 
 _HOMES = {
     "Config": "vivit.reference.config",
-    "Limits": "vivit.data.opening",
-    "Model": "vivit.model",
-    "Preprocessing": "vivit.preprocessing",
+    "Limits": "vivit.video.container",
+    "Model": "vivit.pretrained",
+    "Preprocessing": "vivit.video.preprocessing",
+    "classify": "vivit.inference.classification",
     "cut": "vivit.tubelet",
+    "explain": "vivit.explanation.compute",
     "export": "vivit.inference.export",
+    "features": "vivit.inference.features",
     "forward": "vivit.models",
-    "from_image_model": "vivit.checkpoints.image",
+    "from_image_model": "vivit.pretrained",
     "init": "vivit.initialise",
-    "load": "vivit.checkpoints.load",
+    "load": "vivit.pretrained",
     "named": "vivit.reference.config",
-    "read_clip": "vivit.video",
+    "probe": "vivit.inference.probe",
+    "read_clip": "vivit.video.clip",
     "save": "vivit.checkpoints.save",
+    "timeline": "vivit.inference.timeline",
 }
 
 

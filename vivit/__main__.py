@@ -1,17 +1,17 @@
-"""The command `vivit`, or `python -m vivit`, in a process of its own."""
+"""The command `vivit`, or `python -m vivit`."""
 
 from typing import NoReturn
 
-from vivit.process import run
+from vivit.cli.process import run
 
 
 def main() -> NoReturn:
-    """Runs the command line, and ends the process."""
+    """Runs the command and ends the process."""
     run("vivit", _command)
 
 
 def _command() -> int:
-    from vivit.cli import main  # here, so that Ctrl-C is understood while it is imported
+    from vivit.cli.main import main  # here, so that Ctrl-C is handled during the import
 
     return main()
 

@@ -1,104 +1,85 @@
-"""The encoder, as in reference/encoder.py, with its layers scanned: one layer is compiled, however many there are.
+"""The encoder of reference/encoder.py with a scan over its layers, so that only one layer is compiled.
 
-Numerics of the published mixed precision: the residual stream, layer norms and softmax in float32, the operands of the
-layers' matmuls in their config's dtype.
+Mixed precision as in the published code: the residual stream, layer norms and softmax are in float32; the operands of
+the layers' matmuls are in LayerConfig.dtype.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Key
 
 from vivit import dropout
-from vivit.dropout import Rates, Site
+from vivit.dropout import DropoutSizes, Rates
 from vivit.layers import LayerConfig, aligned, drop
 from vivit.ops import Op, Ops
 from vivit.reference.attention import record
 from vivit.reference.dropout import AttentionDrops, BlockDrops, EncoderDrops, FactorisedBlockDrops, MlpDrops
 from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm
+from vivit.reference.values import quoted
+
+KEPT = {  # for the backward pass, by `remat`, besides the tokens that enter each layer; "none": everything
+    "fast": ("projected", "mixed", "statistics", "attended", "hidden"),  # what is dear to compute again
+    "lean": (),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """How an encoder is run, as opposed to what it is.
+    """How the encoders of one forward are run. A static argument of jit.
 
-    remat: recompute each layer's activations in the backward pass instead of storing them.
-    unroll: compile every layer by itself instead of one for all.
+    dtype: of the operands of the layers' matmuls. remat: what the backward pass recomputes instead of keeping it: see
+    KEPT. unroll: compile every layer separately instead of scanning over one. capturing: return every stage.
     """
 
+    ops: Ops
+    dtype: str
     rates: Rates
-    remat: bool = False
+    remat: str = "none"
     unroll: bool = False
+    capturing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.remat not in ("none", *KEPT):
+            raise ValueError(f"remat is {quoted(self.remat)}: it must be one of none, {', '.join(KEPT)}")
 
 
+class Dropped(NamedTuple):
+    """What one encoder drops: drawn from a key, given, or nothing."""
+
+    key: Key[Array, "..."] | None = None
+    drops: EncoderDrops | None = None
+
+
+@partial(jax.jit, static_argnames=("layer", "attend", "options", "sequence_axes", "only_first"))
 def encode(
-    tokens: jax.Array,
+    tokens: Float32[Array, "... n c"],
     params: Encoder,
-    layer: LayerConfig,
-    positions: jax.Array | None,
-    attend: Op | None,
+    positions: Float32[Array, "... m c"] | None,
+    mask: Bool[Array, "..."] | None,
+    dropped: Dropped,
     *,
-    ops: Ops,
-    mask: jax.Array | None = None,
-    sequences: int = 1,
+    layer: LayerConfig,
+    attend: Op | None,
     options: RunOptions,
-    key: jax.Array | None = None,
-    drops: EncoderDrops | None = None,
-    capture: dict | None = None,
-    name: str = "encoder",
+    sequence_axes: int = 1,
     only_first: bool = False,
-) -> jax.Array:
+) -> tuple[Float32[Array, "... out c"], dict[str, Array]]:
     """z⁰ = [z_class, x₁, …, x_n] + p;  zˡ⁺¹ = block(zˡ);  LN(zᴸ).
 
     Source: Arnab et al. 2021, eq. 1 to 3. tokens: float32[... n c]. positions: float32[... n c], the class token's
-    first. attend: the attention of `ops` that every layer has; None for model 3, whose layers have two. sequences: how
-    many leading axes tell sequences apart. key: what is dropped is drawn from it; drops: it is given; neither: nothing
-    is. Captures as the reference does. only_first: the caller pools the first token, so that the last layer norm need
-    not see the others, unless they are captured. Returns float32[... n c], with the class token if any, or [... 1 c].
+    first. attend: the attention of `options.ops` used in every layer; None for model 3, whose layers have two.
+    sequence_axes: number of leading axes that enumerate sequences. only_first: the caller pools the first token, so the
+    last layer norm is computed for it alone, unless stages are captured.
+    Returns (tokens float32[... n c], one longer if there is a class token, or [... 1 c]; the stages of the reference by
+    name, if they are captured).
     """
-    capturing = capture is not None
-    only_first = only_first and not capturing
-    tokens, stages = _encode(
-        tokens,
-        params,
-        positions,
-        mask,
-        key,
-        drops,
-        layer=layer,
-        attend=attend,
-        ops=ops,
-        sequences=sequences,
-        options=options,
-        capturing=capturing,
-        only_first=only_first,
-    )
-    for stage, value in stages.items():
-        record(capture, f"{name}/{stage}", value)
-    return tokens
-
-
-@partial(jax.jit, static_argnames=("layer", "attend", "ops", "sequences", "options", "capturing", "only_first"))
-def _encode(
-    tokens: jax.Array,
-    params: Encoder,
-    positions: jax.Array | None,
-    mask: jax.Array | None,
-    key: jax.Array | None,
-    drops: EncoderDrops | None,
-    *,
-    layer: LayerConfig,
-    attend: Op | None,
-    ops: Ops,
-    sequences: int,
-    options: RunOptions,
-    capturing: bool,
-    only_first: bool,
-):
-    stages = OrderedDict()  # a plain dict would leave jit and scan sorted by name
+    stages = OrderedDict()  # jit and scan sort the keys of a plain dict
+    ops, capturing = options.ops, options.capturing
     if params.class_token is not None:
         *batch, _, c = tokens.shape
         class_token = aligned(params.class_token, tokens)
@@ -106,11 +87,13 @@ def _encode(
     if positions is not None:
         tokens = tokens + aligned(positions, tokens)
     count, _, hidden = params.blocks.mlp.hidden.kernel.shape
-    site = Site(shape=tokens.shape, heads=layer.heads, hidden=hidden, sequences=sequences, factorised=attend is None)
-    drops, layer_keys = drops or EncoderDrops(), None
-    if key is not None:
-        token_key, layer_keys = dropout.encoder_keys(key, count)
-        drops = EncoderDrops(dropout.elements(token_key, options.rates, tokens.shape))
+    sizes = DropoutSizes(
+        shape=tokens.shape, heads=layer.heads, hidden=hidden, sequence_axes=sequence_axes, factorised=attend is None
+    )
+    drops, layer_keys = dropped.drops or EncoderDrops(), None
+    if dropped.key is not None:
+        token_key, layer_keys = dropout.encoder_keys(dropped.key, count)
+        drops = EncoderDrops(dropout.element_multiplier(token_key, options.rates, tokens.shape))
     tokens = drop(tokens, drops.tokens)
     if capturing:
         stages["tokens"] = tokens
@@ -118,85 +101,58 @@ def _encode(
     if missing := -length % ops.multiple:
         tokens = jnp.concatenate([tokens, jnp.zeros((*outer, missing, c))], axis=-2)
 
-    def step(tokens, one):
+    def block(tokens, one):
+        """y = MSA(LN(z)) + z, for each attention of the layer;  z' = MLP(LN(y)) + y."""
         layer_params, layer_key, depth_rate, layer_drops = one
         if layer_key is not None:
-            layer_drops = dropout.layer_drops(layer_key, depth_rate, options.rates, site)
+            layer_drops = dropout.layer_drops(layer_key, depth_rate, options.rates, sizes)
+        layer_drops = layer_drops or (FactorisedBlockDrops() if attend is None else BlockDrops())
         captured = OrderedDict() if capturing else None
-        one_layer: Any = factorised_block if attend is None else partial(block, attend=attend)
-        return one_layer(tokens, layer_params, layer_drops, captured, ops=ops, layer=layer, mask=mask), captured
+        for attention in attentions(layer_params, layer_drops, attend, ops, layer):
+            tokens = attention_residual(tokens, *attention, captured, ops, layer, mask)
+        return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
-    tokens, captured = jax.lax.scan(
-        jax.checkpoint(step) if options.remat else step, tokens, layers, unroll=options.unroll
-    )
+    if options.remat != "none":
+        policy = jax.checkpoint_policies.save_only_these_names(*KEPT[options.remat])
+        block = jax.checkpoint(block, policy=policy, prevent_cse=options.unroll)
+    tokens, captured = jax.lax.scan(block, tokens, layers, unroll=options.unroll)
     if capturing:
         stages.update((f"{i}/{stage}", values[i]) for i in range(count) for stage, values in (captured or {}).items())
-    tokens = ops.layer_norm(tokens[..., : 1 if only_first else length, :], params.norm, layer.epsilon)
+    tokens = ops.layer_norm(tokens[..., : 1 if only_first and not capturing else length, :], params.norm, layer.epsilon)
     if capturing:
         stages["norm"] = tokens
     return tokens, stages
 
 
-def block(
-    tokens: jax.Array,
-    params: Block,
-    drops: BlockDrops | None,
-    capture: dict | None,
-    *,
-    attend: Op,
-    ops: Ops,
-    layer: LayerConfig,
-    mask: jax.Array | None,
-) -> jax.Array:
-    """y = MSA(LN(z)) + z;  z' = MLP(LN(y)) + y, with the attention `attend` (models 1, 2 and 4).
+def attentions(
+    params: Any, drops: Any, attend: Op | None, ops: Ops, layer: LayerConfig
+) -> list[tuple[LayerNorm, Attention, AttentionDrops, Op, str]]:
+    """Returns the attentions of one layer, in order: layer norm, parameters, dropout, core and name.
 
-    Source: Arnab et al. 2021, eq. 2 and 3. tokens: float32[... n c]. mask: as the attention's. Captures the attention's
-    stages, "attention", "mlp" and "out". Returns float32[... n c].
+    Models 1, 2 and 4 have one, `attend`, with params Block and drops BlockDrops. A layer of model 3 (FactorisedBlock,
+    FactorisedBlockDrops) attends over time and then over space, or in the other order.
+    Source: Arnab et al. 2021, eq. 2 and 4 to 6.
     """
-    drops = drops or BlockDrops()
-    tokens = attention_residual(
-        tokens, params.attention_norm, params.attention, drops.attention, capture, attend, ops, layer, mask
-    )
-    return mlp_residual(tokens, params, drops.mlp, capture, ops, layer)
-
-
-def factorised_block(
-    tokens: jax.Array,
-    params: FactorisedBlock,
-    drops: FactorisedBlockDrops | None,
-    capture: dict | None,
-    *,
-    ops: Ops,
-    layer: LayerConfig,
-    mask: jax.Array | None,
-) -> jax.Array:
-    """y_t = MSA_t(LN(z)) + z;  y_s = MSA_s(LN(y_t)) + y_t, or space before time;  z' = MLP(LN(y_s)) + y_s (model 3).
-
-    Source: Arnab et al. 2021, eq. 4 to 6. tokens: float32[b t s c]. mask: bool[b t s]. Returns float32[b t s c].
-    """
-    drops = drops or FactorisedBlockDrops()
+    if attend is not None:
+        return [(params.attention_norm, params.attention, drops.attention, attend, "attention")]
     over_time = (params.time_norm, params.time_attention, drops.time, ops.temporal, "time_attention")
     over_space = (params.space_norm, params.space_attention, drops.space, ops.spatial, "space_attention")
-    for norm, attention, dropped, attend, name in (
-        (over_time, over_space) if layer.order == "time_space" else (over_space, over_time)
-    ):
-        tokens = attention_residual(tokens, norm, attention, dropped, capture, attend, ops, layer, mask, name)
-    return mlp_residual(tokens, params, drops.mlp, capture, ops, layer)
+    return [over_time, over_space] if layer.order == "time_space" else [over_space, over_time]
 
 
 def attention_residual(
-    tokens: jax.Array,
+    tokens: Float32[Array, "... n c"],
     norm: LayerNorm,
     params: Attention,
     drops: AttentionDrops,
-    capture: dict | None,
     attend: Op,
+    name: str,
+    capture: dict | None,
     ops: Ops,
     layer: LayerConfig,
-    mask: jax.Array | None,
-    name: str = "attention",
-) -> jax.Array:
+    mask: Bool[Array, "..."] | None,
+) -> Float32[Array, "... n c"]:
     """MSA(LN(z)) + z, with MSA(x) = attend(x W_qkv) W_O. tokens: float32[... n c]. Returns float32[... n c]."""
     captured = {} if capture is None else {"capture": capture}
     named = {} if capture is None else {"capture": capture, "name": name}
@@ -206,13 +162,13 @@ def attention_residual(
 
 
 def mlp_residual(
-    tokens: jax.Array,
+    tokens: Float32[Array, "... n c"],
     params: Block | FactorisedBlock,
     drops: MlpDrops,
     capture: dict | None,
     ops: Ops,
     layer: LayerConfig,
-) -> jax.Array:
+) -> Float32[Array, "... n c"]:
     """MLP(LN(y)) + y. tokens: float32[... n c]. Returns float32[... n c]."""
     captured = {} if capture is None else {"capture": capture}
     tokens = ops.residual_mlp(tokens, params.mlp_norm, params.mlp, drops, layer, **captured)

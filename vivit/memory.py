@@ -1,6 +1,6 @@
-"""How much memory a request takes at the least, computed before any of it is taken; what needs too much is refused.
+"""Computes the least memory that a request needs, and rejects it before allocation if it exceeds the limit.
 
-Arrays are counted that must exist, and none that a compiler may save: so nothing is refused that would have fitted.
+Only arrays that must exist are counted, and none that a compiler may avoid, so that no feasible request is rejected.
 """
 
 import math
@@ -12,21 +12,21 @@ from vivit.reference.config import COLORS, Config
 from vivit.reference.params import parameters
 
 GB = 10**9
-LARGEST_LIMIT = 16 * GB  # unless the user says otherwise
+MAX_DEFAULT_LIMIT = 16 * GB
 FLOAT = 4  # bytes
-NAMES = 4096  # bytes of a layer's names, in whatever format
+NAMES = 4096  # bytes of a layer's names in a checkpoint of any format
 GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def usual_limit() -> int:
-    """Bytes: LARGEST_LIMIT, or what this machine has if that is less."""
-    found = [LARGEST_LIMIT]
-    with suppress(AttributeError, ValueError, OSError):  # not every system tells
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+def default_limit() -> int:
+    """Returns MAX_DEFAULT_LIMIT, or the memory of this machine if that is less, in bytes."""
+    sizes = [MAX_DEFAULT_LIMIT]
+    with suppress(AttributeError, ValueError, OSError):  # not known on every system
+        sizes.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for file in GROUPS:
         with suppress(ValueError, OSError):  # "max" is no number
-            found.append(int(Path(file).read_text()))
-    return min(size for size in found if size > 0)
+            sizes.append(int(Path(file).read_text()))
+    return min(size for size in sizes if size > 0)
 
 
 def check_memory(what: str, needed: int, limit: int) -> None:
@@ -39,10 +39,7 @@ def check_memory(what: str, needed: int, limit: int) -> None:
 
 
 def check_model(config: Config, limit: int, *, clips: int = 1, copies: int = 1) -> None:
-    """Raises ValueError if a model and so many clips that go through it at once are too large.
-
-    copies: of the weights, such as their gradients.
-    """
+    """Raises ValueError if a model with a batch of clips exceeds the limit. copies: of the weights, with gradients."""
     shown = f"{config.frames} frames of {config.height}x{config.width}"
     check_memory(
         f"a model of {parameters(config):,} parameters with {clips:,} {'clip' if clips == 1 else 'clips'} of {shown}",
@@ -51,11 +48,11 @@ def check_model(config: Config, limit: int, *, clips: int = 1, copies: int = 1) 
     )
 
 
-def check_views(config: Config, views: tuple[int, int], limit: int) -> None:
-    """Raises ValueError if the pixels of so many clips and crops of one video are too large."""
-    count = math.prod(views)
-    shown = f"{config.frames} frames of {config.height}x{config.width}"
-    check_memory(f"views of {views[0]}x{views[1]}, each {shown},", count * _pixels(config), limit)
+def check_views(frames: int, height: int, width: int, views: tuple[int, int], limit: int) -> None:
+    """Raises ValueError if the pixels of the views of one video exceed the limit."""
+    shown = f"{frames} frames of {height}x{width}"
+    needed = math.prod(views) * frames * height * width * COLORS
+    check_memory(f"views of {views[0]}x{views[1]}, each {shown},", needed, limit)
 
 
 def _model(config: Config) -> int:
@@ -68,7 +65,7 @@ def _pixels(config: Config) -> int:
 
 
 def _clips(config: Config, count: int) -> int:
-    """Pixels as bytes and as floats; what a layer holds: tokens, query, key and value, the MLP; one head's scores."""
+    """Returns the bytes of pixels (uint8 and float), of a layer's activations, and of the scores of one head."""
     time, height, width = config.grid
     space = height * width
     tokens = time * space * (FLOAT * (5 * config.channels + config.hidden))

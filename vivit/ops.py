@@ -1,8 +1,8 @@
-"""What a layer is computed with. A backend is a value of `Ops`: the layer itself is written once, in encoder.py.
+"""The operations that a layer calls. A backend is a value of `Ops`; encoder.py contains the layer itself.
 
-XLA here, for every device; PALLAS and INTERPRETED in pallas_ops.py, the TPU kernels; BASELINE in baseline.py, the usual
-formulation, that errors and speed are measured with. What splits work over devices puts its own functions in place of
-entries (vivit/training/tensor_parallel.py).
+This file defines XLA, for every device. pallas_ops.py defines PALLAS and INTERPRETED, the TPU kernels.
+audit/baseline.py defines BASELINE, the textbook formulation that errors and speed are compared with. To split work over
+devices, vivit/training/tensor_parallel.py and sequence_parallel.py replace single entries.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,16 @@ Op = Callable[..., jax.Array]
 
 
 class Ops(NamedTuple):
-    """The operations of a model; tokens are float32[... n c], all arguments those of XLA's own functions.
+    """The operations of a model. Arguments and results are those of the functions in XLA; tokens are float32[... n c].
 
-    embed: (video, Dense) → [b t s c]. norm_dense: (tokens, LayerNorm, Dense, layer) → (LN(z) W + b, z), the z that the
-    residual adds. joint, spatial, temporal, factorised_dot_product: (qkv, heads, *, mask, dropout) → [... c].
-    residual_dense: (tokens, x, Dense, drops, layer) → z + x W + b. residual_mlp: (tokens, LayerNorm, Mlp, drops, layer)
-    → z + MLP(LN(z)). layer_norm: (tokens, LayerNorm, epsilon). Where stages are captured, the attentions,
-    residual_dense and residual_mlp are given `capture` as well; kernels keep no stages and do not take it.
-    multiple: encoders fill up sequences to a multiple of it; only `joint` on several devices has another than 1.
+    embed: (video, Dense) → [b t s c].
+    norm_dense: (tokens, LayerNorm, Dense, layer) → (LN(z) W + b, z); the residual adds this z.
+    joint, spatial, temporal, factorised_dot_product: (qkv, heads, *, mask, dropout) → [... c].
+    residual_dense: (tokens, x, Dense, drops, layer) → z + x W + b.
+    residual_mlp: (tokens, LayerNorm, Mlp, drops, layer) → z + MLP(LN(z)).
+    layer_norm: (tokens, LayerNorm, epsilon).
+    To capture stages, the attentions, residual_dense and residual_mlp also get `capture`, which kernels do not accept.
+    multiple: encoders pad sequences to a multiple of it; it is 1 except for `joint` on several devices.
     """
 
     embed: Op

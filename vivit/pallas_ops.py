@@ -39,9 +39,10 @@ def _norm_dense(
 ) -> tuple[jax.Array, jax.Array]:
     tokens, norm, params = reverse_once((tokens, norm, params))
     between = chip.operand_dtype(layer.dtype)
-    return dense.norm_dense(
+    out, tokens = dense.norm_dense(
         tokens, norm, params, layer.epsilon, layer.dtype, out_dtype=between, residual=True, interpret=interpret
     )
+    return out, tokens
 
 
 def _attend(

@@ -1,7 +1,7 @@
-"""What says to a user that kernels are differentiated in reverse mode, and once: their backward passes are by hand.
+"""Reports unsupported derivatives of kernels, Pallas's and cuDNN's: their backward passes allow reverse mode, once.
 
-JAX's own errors name neither the kernels nor the argument that takes them out. `reverse_once` is the identity in all
-other respects: it is no operation in a compiled program.
+JAX's own errors name neither the kernels nor the argument that disables them. `reverse_once` is otherwise the identity,
+and adds no operation to a compiled program.
 """
 
 from typing import Any
@@ -11,14 +11,11 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-MESSAGE = "the Pallas kernels can be differentiated in reverse mode, and once: attention='xla' takes them out"
+MESSAGE = "kernels can be differentiated in reverse mode, and once: attention='xla' disables them"
 
 
 def reverse_once(tree: Any) -> Any:
-    """The same arrays; what is computed from them can be differentiated in reverse mode, and once.
-
-    Any other derivative raises TypeError.
-    """
+    """Returns the same arrays. All derivatives except reverse mode, once, raise TypeError."""
     return jax.tree.map(lambda x: _operand.bind(x) if jnp.issubdtype(x.dtype, jnp.inexact) else x, tree)
 
 
@@ -32,9 +29,9 @@ def _identity(name: str) -> Primitive:
     return primitive
 
 
-_operand = _identity("reverse_once")  # becomes, differentiated, a residual and its tangent
-_residual = _identity("reverse_once_residual")  # is not differentiated again
-_tangent = _identity("reverse_once_tangent")  # is transposed, never computed
+_operand = _identity("reverse_once")  # its derivative is a residual and a tangent
+_residual = _identity("reverse_once_residual")  # must not be differentiated again
+_tangent = _identity("reverse_once_tangent")  # is only transposed, never computed
 
 for _primitive in (_operand, _residual):
     _primitive.def_impl(lambda x: x)

@@ -1,8 +1,9 @@
-"""From a video to tokens, as in reference/tubelet.py; indices and checks are the reference's own."""
+"""From a video to tokens, as in reference/tubelet.py. Frame indices and checks are imported from there."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Float32, Int, Int32, Shaped
 
 from vivit.reference import tubelet as reference
 from vivit.reference.config import COLORS, Config
@@ -10,38 +11,43 @@ from vivit.reference.params import Dense
 from vivit.reference.tubelet import check_frames_valid, check_video, frame_indices
 
 
-def pixels(video: jax.Array) -> jax.Array:
-    """uint8 0…255 to float32 −1…1, the published preprocessing; floats stay in their range. Returns float32."""
+def pixels(video: Shaped[Array, "*video"]) -> Float32[Array, "*video"]:
+    """Scales uint8 0…255 to float32 −1…1, the published preprocessing. Converts floats to float32 without scaling."""
     floats = video.astype(jnp.float32)
     return floats / 127.5 - 1.0 if video.dtype == jnp.uint8 else floats
 
 
-def take_frames(
-    video: jax.Array, sampled_frames: int | None, frames_valid: jax.Array | None
-) -> tuple[jax.Array, jax.Array | None]:
-    """The frames that are looked at: all, or n sampled uniformly from each example's first frames_valid frames.
+def select_frames(
+    video: Shaped[Array, "b frames height width colors"],
+    sampled_frames: int | None,
+    frames_valid: Int[Array, " b"] | None,
+) -> tuple[Shaped[Array, "b slots height width colors"], Int32[Array, " b"] | None]:
+    """Selects all frames, or n sampled uniformly from the first frames_valid frames of each example.
 
-    video: [b frames height width colors]. frames_valid: int[b]; what stands behind is never read, its places repeat the
-    last frame taken. Returns (video with n or all frames, int32[b] how many are not repeats or None).
+    video: [b frames height width colors]. frames_valid: int[b]; later frames are not read, and the last selected frame
+    is repeated in their place. Returns (video with n or all frames, int32[b] number of frames that are not repeats or
+    None).
     """
     frames = video.shape[1]
     slots = frames if sampled_frames is None else min(sampled_frames, frames)
     if frames_valid is None:
         return (video if slots == frames else video[:, frame_indices(frames, slots)]), None
-    choices = np.stack([_filled(frame_indices(valid, slots), slots) for valid in range(1, frames + 1)])
+    choices = np.stack([_repeat_last(frame_indices(valid, slots), slots) for valid in range(1, frames + 1)])
     valid = jnp.clip(frames_valid.astype(jnp.int32), 1, frames)
-    taken = jnp.asarray(choices, jnp.int32)[valid - 1]  # [b slots]
-    clip = jnp.take_along_axis(video, taken[:, :, jnp.newaxis, jnp.newaxis, jnp.newaxis], axis=1)
+    indices = jnp.asarray(choices, jnp.int32)[valid - 1]  # [b slots]
+    clip = jnp.take_along_axis(video, indices[:, :, jnp.newaxis, jnp.newaxis, jnp.newaxis], axis=1)
     return clip, jnp.minimum(valid, slots)
 
 
-def _filled(indices: np.ndarray, slots: int) -> np.ndarray:
-    """int[slots]: the indices, the last one repeated."""
+def _repeat_last(indices: Int[np.ndarray, " found"], slots: int) -> Int[np.ndarray, " slots"]:
+    """Repeats the last index up to a length of `slots`."""
     return indices[np.minimum(np.arange(slots), len(indices) - 1)]
 
 
-def patches(video: jax.Array, tubelet: tuple[int, int, int]) -> jax.Array:
-    """Cuts a video into tubelets that do not overlap: the raw pixels of each, without a projection.
+def patches(
+    video: Shaped[Array, "b frames height width colors"], tubelet: tuple[int, int, int]
+) -> Shaped[Array, "b t s p"]:
+    """Cuts a video into non-overlapping tubelets and returns their raw pixels, without a projection.
 
     Source: Arnab et al. 2021, figure 3. video: [b frames height width colors]. Returns [b t s p], dtype of video.
     Raises ValueError if sizes do not divide.
@@ -57,26 +63,28 @@ def patches(video: jax.Array, tubelet: tuple[int, int, int]) -> jax.Array:
 
 
 def cut(
-    video: np.ndarray, config: Config, frames_valid: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """What `forward` looks at, cut on the host: patches [b t s p] of the video's dtype, for it to take as `video`.
+    video: Shaped[np.ndarray, "b frames height width colors"],
+    config: Config,
+    frames_valid: Int[np.ndarray, " b"] | None = None,
+) -> tuple[Shaped[np.ndarray, "b t s p"], Int[np.ndarray, " b"] | None]:
+    """Cuts a video into patches [b t s p] on the host; pass them to `forward` as `video`. Keeps the dtype.
 
-    On a TPU v3 cutting costs more than a layer of the encoder, since three colors fill 3 of 128 lanes; cut here, uint8
-    goes over the wire and the embedding is one product. video: [b frames height width colors], of the config's size.
-    frames_valid: int[b], as forward's. Returns the patches and the frames_valid to pass with them (None for None).
-    Raises ValueError for what does not fit.
+    On a TPU v3, cutting costs more than a layer of the encoder, because three colors fill 3 of 128 lanes. Patches cut
+    on the host are transferred as uint8, and the embedding is one matmul. video: [b frames height width colors], of the
+    config's size. frames_valid: int[b], as in `forward`. Returns (patches, frames_valid for `forward`, None for None).
+    Raises ValueError if video or frames_valid do not fit.
     """
     check_video(video.shape, video.dtype.name, config)
     if frames_valid is not None:
         check_frames_valid(np.asarray(frames_valid), video.shape)
-        video, frames_valid = reference.take_frames(video, config.sampled_frames, np.asarray(frames_valid))
+        video, frames_valid = reference.select_frames(video, config.sampled_frames, np.asarray(frames_valid))
     elif config.sampled_frames is not None:
         video = video[:, frame_indices(config.frames, config.sampled_frames)]
     return reference.patches(video, config.tubelet), frames_valid
 
 
 def check_patches(shape: tuple[int, ...], config: Config) -> None:
-    """Raises ValueError unless shape is that of the config's patches, [b t s p]."""
+    """Raises ValueError unless shape is [b t s p] with the config's sizes."""
     time, height, width = config.grid
     wanted = (time, height * width, int(np.prod(config.tubelet)) * COLORS)
     if shape == (config.frames, config.height, config.width, COLORS):
@@ -88,8 +96,10 @@ def check_patches(shape: tuple[int, ...], config: Config) -> None:
 
 
 @jax.jit
-def embed(video: jax.Array, params: Dense) -> jax.Array:
-    """Tubelet embedding as patches times one matrix, in float32.
+def embed(
+    video: Shaped[Array, "b frames height width colors"] | Shaped[Array, "b t s p"], params: Dense
+) -> Float32[Array, "b t s c"]:
+    """Tubelet embedding: patches times the kernel as one matrix, in float32.
 
     Source: Arnab et al. 2021, section 3.2. video: [b frames height width colors] or its patches [b t s p], uint8 or
     float. kernel [time height width colors c]. Returns float32[b t s c].
@@ -101,16 +111,20 @@ def embed(video: jax.Array, params: Dense) -> jax.Array:
     return tokens + params.bias.astype(jnp.float32)[jnp.newaxis, jnp.newaxis, jnp.newaxis]
 
 
-def inflate(image_kernel: jax.Array, time: int) -> jax.Array:
-    """Filter inflation: the image kernel at every time index, divided by their number.
+def inflate(
+    image_kernel: Float[Array, "height width colors c"], time: int
+) -> Float[Array, "time height width colors c"]:
+    """Filter inflation: E = [E_image, …, E_image] / t.
 
     Source: Arnab et al. 2021, eq. 8. image_kernel: float[height width colors c]. Returns [time height width colors c].
     """
     return jnp.broadcast_to(image_kernel[jnp.newaxis] / time, (time, *image_kernel.shape))
 
 
-def central_frame(image_kernel: jax.Array, time: int) -> jax.Array:
-    """Central frame initialisation: the image kernel at ⌊t/2⌋ of the time axis, zeros elsewhere.
+def central_frame(
+    image_kernel: Float[Array, "height width colors c"], time: int
+) -> Float[Array, "time height width colors c"]:
+    """Central frame initialisation: E = [0, …, E_image, …, 0], the image kernel at ⌊t/2⌋ of the time axis.
 
     Source: Arnab et al. 2021, eq. 9. image_kernel: float[height width colors c]. Returns [time height width colors c].
     """

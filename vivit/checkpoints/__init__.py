@@ -1,4 +1,4 @@
-"""Weights in and out of files: our own format, the published ones, and image models to start from.
+"""Reads and writes weights: our own format, the published formats, and image models to start from.
 
-`load.py` recognises a file by its content and calls the rest, `save.py` writes. Nothing is ever unpickled.
+`load.py` recognises a file by its content, `save.py` writes. Pickles are never read.
 """

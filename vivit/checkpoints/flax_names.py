@@ -1,19 +1,19 @@
-"""The parameter names of the published Flax checkpoints, all four models: "Transformer/encoderblock_0/…".
+"""Maps our parameters to the names of the published Flax checkpoints, all four models: "Transformer/encoderblock_0/…".
 
-Source: the published code (ViViT, and the image ViT whose blocks it took over). Query, key and value are three arrays
-with an axis of heads; a model of sampled frames embeds each as an image, so its kernel has no axis of time; everything
-else lies as it lies here.
+Source: the published code of ViViT, and of the image ViT that it builds on. Query, key and value are three arrays with
+an axis of heads; a model of sampled frames embeds each frame as an image, so its kernel has no time axis. All other
+arrays have our layout.
 """
 
 import re
 from collections.abc import Collection
 from typing import Literal
 
-from vivit.checkpoints.spelling import spell
+from vivit.checkpoints.name_map import file_leaf
 from vivit.reference.config import Config
 from vivit.reference.params import Attention, Block, Dense, Encoder, FactorisedBlock, LayerNorm, Mlp, Params, shapes
 
-ROOTS = (  # where in a file the parameters may be
+ROOTS = (  # prefixes of the parameters in a file
     *("", "params/", "params/params/", "params/img/", "target/"),
     *("opt/target/", "optimizer/target/", "optimizer/target/params/"),
 )
@@ -24,17 +24,20 @@ _IMAGE = re.compile(
 _VIDEO = re.compile(r"(cls_)?(Spatial|Temporal)Transformer(/|$)|Transformer/encoderblock_\d+/\w+_(time|space)/")
 
 
-def kind(names: Collection[str]) -> Literal["image", "video"] | None:
-    """Whose names these are; None: models 1 and 4 of sampled frames have them, and the image ViT of the same code."""
+def image_or_video(names: Collection[str]) -> Literal["image", "video"] | None:
+    """Returns which kind of model has these names.
+
+    None: models 1 and 4 with sampled frames, or an image ViT; their names are equal.
+    """
     if any(map(_VIDEO.match, names)):
         return "video"
     return "image" if any(map(_IMAGE.match, names)) else None
 
 
-def spellings(config: Config, *, image: bool | None = None) -> Params:
-    """The published name and shape of every leaf of a config.
+def name_map(config: Config, *, image: bool | None = None) -> Params:
+    """Returns the published name and shape of every leaf of a config.
 
-    image: whether its embedding kernel is an image's, without an axis of time; None: where frames are sampled.
+    image: whether the embedding kernel is that of an image, without a time axis; None: if frames are sampled.
     """
     tree = shapes(config)
     if image is None:
@@ -47,8 +50,8 @@ def spellings(config: Config, *, image: bool | None = None) -> Params:
     class_token = "cls_SpatialTransformer" if config.model == "factorised_encoder" else "cls"
     kernel = tree.embedding.kernel
     embedding = Dense(
-        spell(kernel, "embedding/kernel", shape=kernel.shape[1:] if image else kernel.shape),
-        spell(tree.embedding.bias, "embedding/bias"),
+        file_leaf(kernel, "embedding/kernel", shape=kernel.shape[1:] if image else kernel.shape),
+        file_leaf(tree.embedding.bias, "embedding/bias"),
     )
     return Params(
         embedding,
@@ -61,10 +64,10 @@ def spellings(config: Config, *, image: bool | None = None) -> Params:
 
 def _encoder(name: str, class_token: str, leaf: Encoder, config: Config) -> Encoder:
     return Encoder(
-        None if leaf.class_token is None else spell(leaf.class_token, class_token, shape=(1, 1, config.channels)),
+        None if leaf.class_token is None else file_leaf(leaf.class_token, class_token, shape=(1, 1, config.channels)),
         None
         if leaf.positions is None
-        else spell(leaf.positions, f"{name}/posembed_input/pos_embedding", shape=(1, *leaf.positions.shape)),
+        else file_leaf(leaf.positions, f"{name}/posembed_input/pos_embedding", shape=(1, *leaf.positions.shape)),
         _factorised_block(f"{name}/encoderblock_{{}}", leaf.blocks, config)
         if isinstance(leaf.blocks, FactorisedBlock)
         else _block(f"{name}/encoderblock_{{}}", leaf.blocks, config),
@@ -98,12 +101,12 @@ def _attention(name: str, leaf: Attention, config: Config) -> Attention:
     parts = [f"{name}/{part}" for part in ("query", "key", "value")]
     return Attention(
         Dense(
-            spell(leaf.qkv.kernel, *(f"{part}/kernel" for part in parts), shape=(c, h, d)),
-            spell(leaf.qkv.bias, *(f"{part}/bias" for part in parts), shape=(h, d)),
+            file_leaf(leaf.qkv.kernel, *(f"{part}/kernel" for part in parts), shape=(c, h, d)),
+            file_leaf(leaf.qkv.bias, *(f"{part}/bias" for part in parts), shape=(h, d)),
         ),
         Dense(
-            spell(leaf.out.kernel, f"{name}/out/kernel", shape=(h, d, c)),
-            spell(leaf.out.bias, f"{name}/out/bias"),
+            file_leaf(leaf.out.kernel, f"{name}/out/kernel", shape=(h, d, c)),
+            file_leaf(leaf.out.bias, f"{name}/out/bias"),
         ),
     )
 
@@ -113,8 +116,8 @@ def _mlp(name: str, leaf: Mlp) -> Mlp:
 
 
 def _dense(name: str, leaf: Dense) -> Dense:
-    return Dense(spell(leaf.kernel, f"{name}/kernel"), spell(leaf.bias, f"{name}/bias"))
+    return Dense(file_leaf(leaf.kernel, f"{name}/kernel"), file_leaf(leaf.bias, f"{name}/bias"))
 
 
 def _norm(name: str, leaf: LayerNorm) -> LayerNorm:
-    return LayerNorm(spell(leaf.scale, f"{name}/scale"), spell(leaf.bias, f"{name}/bias"))
+    return LayerNorm(file_leaf(leaf.scale, f"{name}/scale"), file_leaf(leaf.bias, f"{name}/bias"))

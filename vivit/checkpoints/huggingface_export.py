@@ -1,37 +1,37 @@
-"""Writing model 1 as a Hugging Face directory, for those who go on in PyTorch."""
+"""Writes model 1 as a Hugging Face directory, for use in PyTorch."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vivit.checkpoints.files import write_safetensors
 from vivit.checkpoints.huggingface import CONFIG, PLACEHOLDER, PREPROCESSOR, WEIGHTS
-from vivit.checkpoints.safetensors_file import write_safetensors
-from vivit.checkpoints.spelling import write
-from vivit.checkpoints.torch_names import spellings
-from vivit.model import Model
-from vivit.preprocessing import HUGGING_FACE
+from vivit.checkpoints.name_map import write_params
+from vivit.checkpoints.torch_names import name_map
+from vivit.files.atomic import atomic_dir, write_text
+from vivit.model_data import ModelData
 from vivit.reference.config import COLORS
 from vivit.reference.values import quoted
-from vivit.writing import new_folder, write_text
+from vivit.video.preprocessing import HUGGING_FACE
 
 
-def write_vivit(path: Path, model: Model) -> None:
-    """Model 1 as a new directory that VivitForVideoClassification.from_pretrained loads (VivitModel without a head).
+def write_vivit(path: Path, model: ModelData) -> None:
+    """Writes model 1 as a new directory for VivitForVideoClassification.from_pretrained, or VivitModel without a head.
 
-    check_port says what it cannot hold.
+    The caller must have called check_exportable.
     """
-    arrays = write(model.params, spellings(model.config), model.config)
+    arrays = write_params(model.params, name_map(model.config), model.config)
     if model.config.classes:
         arrays = {name if name.startswith("classifier.") else f"vivit.{name}": leaf for name, leaf in arrays.items()}
-    with new_folder(path) as folder:
+    with atomic_dir(path) as folder:
         write_safetensors(folder / WEIGHTS, arrays, {"format": "pt"})
-        _write_json(folder / CONFIG, _described(model))
-        _write_json(folder / PREPROCESSOR, _stated(model))
+        _write_json(folder / CONFIG, _config_json(model))
+        _write_json(folder / PREPROCESSOR, _preprocessor_json(model))
 
 
-def check_port(known: Mapping[str, Any]) -> None:
-    """Raises ValueError if the port cannot hold a model of which these fields of its Config are known."""
+def check_exportable(known: Mapping[str, Any]) -> None:
+    """Raises ValueError if the port cannot hold a model with these Config fields. known: the fields known so far."""
     faults = []
     for field, wanted in (("model", "spatio_temporal"), ("pooling", "token"), ("positions", "learned")):
         if known.get(field, wanted) != wanted:
@@ -44,11 +44,11 @@ def check_port(known: Mapping[str, Any]) -> None:
         raise ValueError("Hugging Face's ViViT cannot hold this model: " + "; ".join(faults))
 
 
-def _described(model: Model) -> dict[str, Any]:
+def _config_json(model: ModelData) -> dict[str, Any]:
     config = model.config
     names = [name for head in model.labels or () for name in head]
     names = names or [f"{PLACEHOLDER}{index}" for index in range(sum(config.classes))]
-    described: dict[str, Any] = dict(
+    config_json: dict[str, Any] = dict(
         architectures=["VivitForVideoClassification" if config.classes else "VivitModel"],
         model_type="vivit",
         image_size=config.height if config.height == config.width else [config.height, config.width],
@@ -68,15 +68,18 @@ def _described(model: Model) -> dict[str, Any]:
         dtype="float32",
     )
     if config.representation is not None:
-        described |= dict(pooler_output_size=config.representation, pooler_act="tanh")
+        config_json |= dict(pooler_output_size=config.representation, pooler_act="tanh")
     if names:
-        described["id2label"] = {str(index): name for index, name in enumerate(names)}
-        described["label2id"] = {name: index for index, name in enumerate(names)}
-    return described
+        config_json["id2label"] = {str(index): name for index, name in enumerate(names)}
+        config_json["label2id"] = {name: index for index, name in enumerate(names)}
+    return config_json
 
 
-def _stated(model: Model) -> dict[str, Any]:
-    """For VivitImageProcessor, and for VivitVideoProcessor, which always shifts by −1: another offset goes to mean."""
+def _preprocessor_json(model: ModelData) -> dict[str, Any]:
+    """Returns the JSON for VivitImageProcessor and VivitVideoProcessor.
+
+    The latter always shifts by −1, so another offset is included in the mean.
+    """
     preprocessing = model.preprocessing
     resize, crop = preprocessing.resize, preprocessing.crop
     size = {"shortest_edge": resize} if not isinstance(resize, tuple) else {"height": resize[0], "width": resize[1]}

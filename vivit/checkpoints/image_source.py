@@ -1,7 +1,7 @@
-"""Published image models, read as what they are: model 1 over a single frame.
+"""Reads published image models as model 1 over a single frame.
 
-An image ViT is a video model of one frame whose tubelet is one frame long; so its weights fill the same tree, and
-image.py only has to carry them over. Formats: Hugging Face ViT, timm, vision_transformer and big_vision.
+An image ViT equals a video model of one frame with a tubelet of one frame, so its weights fill the same tree; image.py
+turns it into a video model. Formats: Hugging Face ViT, timm, vision_transformer and big_vision.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vivit.checkpoints import flax_names, torch_names
-from vivit.checkpoints.files import Arrays, kind_of, read_npz, read_safetensors
+from vivit.checkpoints.files import Arrays, file_format, read_npz, read_safetensors
 from vivit.checkpoints.huggingface import (
     CONFIG,
     blocks,
@@ -23,69 +23,69 @@ from vivit.checkpoints.huggingface import (
     sizes,
     stated_preprocessing,
 )
-from vivit.checkpoints.renaming import Renamed, renamed, under
-from vivit.checkpoints.report import Origin
-from vivit.checkpoints.spelling import read
-from vivit.json_files import Fields, read_object
+from vivit.checkpoints.name_map import NamedArrays, read_params, renamed, subtree
+from vivit.files.json_files import Fields, read_object
+from vivit.files.paths import is_file
 from vivit.labels import Labels
-from vivit.paths import is_file
-from vivit.preprocessing import Preprocessing
+from vivit.model_data import Origin
 from vivit.reference.config import Config
 from vivit.reference.params import Params
 from vivit.reference.values import quoted
+from vivit.video.preprocessing import Preprocessing
 
-_NOTHING = Fields({}, "nothing")  # where no file describes the weights
+_NOTHING = Fields({}, "nothing")  # for weights without a description
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel:
-    """An image ViT: a one-frame config, its weights as NumPy arrays, and what its files state besides."""
+    """An image ViT: a one-frame config, its weights as NumPy arrays, labels and preprocessing."""
 
     config: Config
     params: Params
     origins: tuple[Origin, ...]
     source: str
-    left: tuple[str, ...]  # names of arrays that are not used
+    unused: tuple[str, ...]  # names of arrays that are not used
     labels: Labels | None = None
     preprocessing: Preprocessing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Arrays under the names of one scheme, and what the source says of the config."""
+class _Source:
+    """Arrays under the names of one naming scheme, and the Config fields that the source states."""
 
-    arrays: Renamed
-    spellings: Any  # flax_names.spellings or torch_names.spellings
+    arrays: NamedArrays
+    name_map: Any  # flax_names.name_map or torch_names.name_map
     fields: dict[str, Any]
     description: Fields
-    optional: tuple[str, ...]  # prefixes of head and pooling, which need not be used
+    optional: tuple[str, ...]  # prefixes of head and pooling, which may stay unused
     preprocessing: Preprocessing | None = None
     qkv_bias: bool = True
 
 
 def read_image_model(path: Path, *, heads: int, head: bool) -> ImageModel:
-    """The image model in a file or directory, recognised by its content.
+    """Returns the image model in a file or directory, recognised by its content.
 
-    heads: of its attention, where neither names, shapes nor a config say them (timm). head: whether its classifier, and
-    a representation layer before it, are wanted; otherwise they are left. Raises ValueError for what is no image ViT.
+    heads: of its attention, if neither names, shapes nor a config record them (timm). head: whether to read its
+    classifier and a representation layer before it; otherwise they stay unused. Raises ValueError if it is not an image
+    ViT.
     """
-    found = _directory(path, heads) if path.is_dir() else _file(path, heads)
-    arrays, called = found.arrays
-    left = [name for name in arrays if name.startswith(found.optional) and not (head and _is_head(name))]
-    for name in left:
+    source = _directory(path, heads) if path.is_dir() else _file(path, heads)
+    arrays, original_names = source.arrays
+    unused = [name for name in arrays if name.startswith(source.optional) and not (head and _is_head(name))]
+    for name in unused:
         del arrays[name]
-    config = _config(arrays, found)
-    options = {} if found.qkv_bias else {"qkv_bias": False}
-    spelled = found.spellings(config, image=True, **options)
-    params, origins = read(found.arrays, spelled, config, str(path), np.asarray)
+    config = _config(arrays, source)
+    options = {} if source.qkv_bias else {"qkv_bias": False}
+    file_leaves = source.name_map(config, image=True, **options)
+    params, origins = read_params(source.arrays, file_leaves, config, str(path), np.asarray)
     return ImageModel(
         config=config,
         params=params,
         origins=origins,
         source=str(path),
-        left=tuple(called[name] for name in left),
-        labels=class_names(found.description, config),
-        preprocessing=found.preprocessing,
+        unused=tuple(original_names[name] for name in unused),
+        labels=class_names(source.description, config),
+        preprocessing=source.preprocessing,
     )
 
 
@@ -93,8 +93,8 @@ def _is_head(name: str) -> bool:
     return name.startswith(("output_projection/", "pre_logits/", "classifier."))
 
 
-def _directory(path: Path, heads: int) -> _Found:
-    """Hugging Face's ViT by its model_type, timm's by its architecture."""
+def _directory(path: Path, heads: int) -> _Source:
+    """Reads a directory: Hugging Face's ViT is recognised by its model_type, timm's by its architecture."""
     if not is_file(path / CONFIG):
         raise ValueError(
             f"{path} has no {CONFIG}: an image model must be such a directory, an .npz or a safetensors file"
@@ -114,8 +114,8 @@ def _directory(path: Path, heads: int) -> _Found:
     )
 
 
-def _file(path: Path, heads: int) -> _Found:
-    kind = kind_of(path)
+def _file(path: Path, heads: int) -> _Source:
+    kind = file_format(path)
     if kind == "safetensors":
         arrays = read_safetensors(path).arrays
         if any(re.match(r"blocks\.\d+\.attn\.qkv\.", name) for name in arrays):
@@ -133,10 +133,10 @@ def _hugging_face(
     description: Fields,
     preprocessing: Preprocessing | None,
     qkv_bias: bool,
-) -> _Found:
-    return _Found(
+) -> _Source:
+    return _Source(
         arrays=torch_names.plain_names(arrays),
-        spellings=torch_names.spellings,
+        name_map=torch_names.name_map,
         fields=fields,
         description=description,
         optional=("classifier.", "pooler."),
@@ -145,13 +145,13 @@ def _hugging_face(
     )
 
 
-def _timm(arrays: Arrays, heads: int, description: Fields) -> _Found:
+def _timm(arrays: Arrays, heads: int, description: Fields) -> _Source:
     stated = description.object("pretrained_cfg", _NOTHING)
     colors: dict[str, Any] = {name: tuple(stated.numbers(name, 3)) for name in ("mean", "std") if name in stated}
     preprocessing = Preprocessing(resize=None, crop=None, rescale=1 / 255, offset=0.0, **colors) if colors else None
-    return _Found(
+    return _Source(
         arrays=torch_names.timm_names(arrays),
-        spellings=torch_names.spellings,
+        name_map=torch_names.name_map,
         fields=dict(heads=heads, gelu="erf", epsilon=1e-6),
         description=_NOTHING,
         optional=("classifier.",),
@@ -159,17 +159,17 @@ def _timm(arrays: Arrays, heads: int, description: Fields) -> _Found:
     )
 
 
-def _flax(arrays: Arrays, source: str) -> _Found:
-    """vision_transformer's and big_vision's trees under the published names of the video models."""
+def _flax(arrays: Arrays, source: str) -> _Source:
+    """Reads trees of vision_transformer and big_vision, renamed to the published names of the video models."""
     for root in flax_names.ROOTS:
-        tree = under(arrays, root)
+        tree = subtree(arrays, root)
         if "embedding/kernel" in tree.arrays:
             break
     else:
         raise ValueError(
             f"{source} has no embedding/kernel: it must be an image ViT's tree, under one of {flax_names.ROOTS}"
         )
-    if flax_names.kind(tree.arrays) == "video":
+    if flax_names.image_or_video(tree.arrays) == "video":
         raise ValueError(f"{source} is a video model: load it with vivit.load")
     tree = _unstacked(tree)
     older = any(re.match(r"Transformer/encoderblock_\d+/MlpBlock_3/", name) for name in tree.arrays)
@@ -179,31 +179,34 @@ def _flax(arrays: Arrays, source: str) -> _Found:
         rules += [(r"/MultiHeadDotProductAttention_1/", "/MultiHeadDotProductAttention_0/")]
     tree = renamed(tree, tuple(rules))
     query = tree.arrays.get("Transformer/encoderblock_0/MultiHeadDotProductAttention_0/query/bias")
-    return _Found(
+    return _Source(
         arrays=tree,
-        spellings=flax_names.spellings,
+        name_map=flax_names.name_map,
         fields=dict(heads=1 if query is None else len(query), gelu="tanh", epsilon=1e-6),
         description=_NOTHING,
         optional=("output_projection/", "pre_logits/", "MAPHead_0/"),
     )
 
 
-def _unstacked(tree: Renamed) -> Renamed:
-    """Layers that lie stacked under one name ("encoderblock/…"), each under its own."""
-    flat = Renamed({}, {})
+def _unstacked(tree: NamedArrays) -> NamedArrays:
+    """Splits layers that are stacked under one name ("encoderblock/…") into one array per layer."""
+    flat = NamedArrays({}, {})
     for name, array in tree.arrays.items():
         layers = {name: array}
         if name.startswith("Transformer/encoderblock/") and array.ndim:
-            place = name.replace("/encoderblock/", "/encoderblock_{}/")
-            layers = {place.format(index): layer for index, layer in enumerate(array)}
+            pattern = name.replace("/encoderblock/", "/encoderblock_{}/")
+            layers = {pattern.format(index): layer for index, layer in enumerate(array)}
         flat.arrays.update(layers)
-        flat.called.update(dict.fromkeys(layers, tree.called[name]))
+        flat.original_names.update(dict.fromkeys(layers, tree.original_names[name]))
     return flat
 
 
-def _config(arrays: Arrays, found: _Found) -> Config:
-    """The one-frame config; a class position that was folded into the class token is put back as zeros."""
-    flax = found.spellings is flax_names.spellings
+def _config(arrays: Arrays, source: _Source) -> Config:
+    """Returns the one-frame config.
+
+    If the class token's position was folded into the token, zeros are inserted for it.
+    """
+    flax = source.name_map is flax_names.name_map
     kernel_name = "embedding/kernel" if flax else "embeddings.patch_embeddings.projection.weight"
     token, positions = "embeddings.cls_token", "embeddings.position_embeddings"
     if flax:
@@ -216,16 +219,16 @@ def _config(arrays: Arrays, found: _Found) -> Config:
         )
     channels, patch = (kernel.shape[3], kernel.shape[:2]) if flax else (kernel.shape[0], kernel.shape[2:])
     count = table.shape[1]
-    if token in arrays and math.isqrt(count) ** 2 == count:  # folded: as many positions as patches
+    if token in arrays and math.isqrt(count) ** 2 == count:  # folded: one position per patch
         arrays[positions] = np.concatenate([np.zeros_like(table[:, :1]), table], axis=1)
     elif token in arrays:
         count -= 1
     rows, columns = math.isqrt(count), math.isqrt(count)
-    if isinstance(found.description.values.get("image_size"), list):
-        size = sizes(found.description, "image_size", 224)
+    if isinstance(source.description.values.get("image_size"), list):
+        size = sizes(source.description, "image_size", 224)
         rows, columns = size[0] // patch[0], size[1] // patch[1]
     if rows * columns != count:
-        raise ValueError(f"{positions} has {count} places: they must be those of a square picture")
+        raise ValueError(f"{positions} has {count} positions: they must form a square")
     head, representation = ("output_projection/bias", "pre_logits/bias") if flax else ("classifier.bias", "")
     block = r"Transformer/encoderblock_(\d+)/" if flax else r"encoder\.layer\.(\d+)\."
     layers = {int(match[1]) for name in arrays if (match := re.match(block, name))}
@@ -242,5 +245,5 @@ def _config(arrays: Arrays, found: _Found) -> Config:
         pooling="token" if token in arrays else "mean",
         representation=len(arrays[representation]) if representation in arrays else None,
         classes=(len(arrays[head]),) if head in arrays else (),
-        **{**found.fields, "channels": channels, "layers": len(layers), "hidden": len(hidden)},
+        **{**source.fields, "channels": channels, "layers": len(layers), "hidden": len(hidden)},
     )

@@ -1,4 +1,4 @@
-"""A video model for another clip length or resolution: its positions are read off at the new places."""
+"""Resizes a video model to another clip length or resolution by interpolating its positions."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,19 +6,18 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from vivit.checkpoints.report import Report
-from vivit.model import Model
+from vivit.model_data import ModelData, Report
 from vivit.reference.params import Encoder
 from vivit.reference.positions import resize
 
 Grid = tuple[int, int, int]
 
 
-def resized(model: Model, frames: int, height: int, width: int) -> Model:
-    """The model for clips of this size; what it computes is `vivit.forward(…, resize=True)` of the old one.
+def resized(model: ModelData, frames: int, height: int, width: int) -> ModelData:
+    """Returns the model for clips of this size; it computes `vivit.forward(…, resize=True)` of the original.
 
-    Learned positions are interpolated linearly, each encoder's its own; everything else stays. Preprocessing crops and
-    resizes by the same ratio. Raises ValueError if the tubelet does not divide the size.
+    Learned positions are interpolated linearly, separately in each encoder; all other weights are unchanged. The sizes
+    of the preprocessing are scaled by the same ratio. Raises ValueError if the tubelet does not divide the size.
     """
     old = model.config
     if (frames, height, width) == (old.frames, old.height, old.width):
@@ -37,21 +36,23 @@ def resized(model: Model, frames: int, height: int, width: int) -> Model:
         config=config,
         params=params,
         preprocessing=model.preprocessing.scaled((old.height, old.width), (height, width)),
-        report=report.noted(f"for {old.frames} frames of {old.height}x{old.width}, now {frames} of {height}x{width}"),
+        report=report.with_notes(
+            f"for {old.frames} frames of {old.height}x{old.width}, now {frames} of {height}x{width}"
+        ),
     )
 
 
 def _encoder(
     name: str, params, report: Report, part: Callable[[Grid], Grid], before: Grid, after: Grid, class_token: bool
 ):
-    """The params and report with one encoder's positions resized from part(before) to part(after)."""
+    """Returns params and report with one encoder's positions resized from part(before) to part(after)."""
     before, after = part(before), part(after)
     encoder: Encoder = getattr(params, name)
     if before == after or encoder.positions is None:
         return params, report
     table = np.asarray(encoder.positions, np.float64)
-    own, places = np.split(table, [int(class_token)])
-    table = jax.device_put(np.concatenate([own, resize(places, before, after)]).astype(np.float32))
+    token, positions = np.split(table, [int(class_token)])
+    table = jax.device_put(np.concatenate([token, resize(positions, before, after)]).astype(np.float32))
     words = f"interpolated from {'×'.join(map(str, before))} to {'×'.join(map(str, after))}"
     origins = tuple(
         one._replace(shape=table.shape, change=f"{one.change}, {words}") if one.leaf == f"{name}/positions" else one

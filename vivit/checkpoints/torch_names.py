@@ -1,6 +1,7 @@
-"""The parameter names of the PyTorch ports: Hugging Face's ViViT and ViT, both naming generations, and timm's ViT.
+"""Maps our parameters to the names of the PyTorch ports: Hugging Face's ViViT and ViT, and timm's ViT.
 
-Dense kernels lie as (out, in) there, the embedding's as (c, colors, time, height, width). Only model 1 exists.
+Both generations of Hugging Face's names are read. Dense kernels have the layout (out, in), the embedding's (c, colors,
+time, height, width). Only model 1 exists there.
 """
 
 import re
@@ -10,8 +11,7 @@ from typing import cast
 import numpy as np
 
 from vivit.checkpoints.files import Arrays
-from vivit.checkpoints.renaming import Renamed, renamed
-from vivit.checkpoints.spelling import PRODUCT, spell
+from vivit.checkpoints.name_map import PRODUCT, NamedArrays, file_leaf, renamed
 from vivit.reference.config import Config
 from vivit.reference.params import Attention, Block, Dense, Encoder, LayerNorm, Mlp, Params, shapes
 
@@ -19,7 +19,7 @@ BLOCK = "encoder.layer.{}"
 QKV = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
 HEAD, POOLER = "classifier", "pooler.dense"
 
-# each generation of names, rewritten into the one that files carry
+# each generation of names, rewritten to the first one
 _NEWER = (
     (r"^layers\.(\d+)\.", r"encoder.layer.\1."),
     (r"\.attention\.q_proj\.", ".attention.attention.query."),
@@ -44,14 +44,14 @@ _TIMM = (
 )
 
 
-def plain_names(arrays: Arrays) -> Renamed:
-    """A file's arrays under the names below, whichever generation of Hugging Face's wrote it, without its prefix."""
+def plain_names(arrays: Arrays) -> NamedArrays:
+    """Renames a file's arrays to the names used here, from either of Hugging Face's generations, without the prefix."""
     return renamed(arrays, ((r"^(vivit|vit)\.", ""), *_NEWER))
 
 
-def timm_names(arrays: Arrays) -> Renamed:
-    """timm's arrays under the names below: query, key and value come apart, LayerScale goes into the dense before."""
-    plain = Renamed({}, {})
+def timm_names(arrays: Arrays) -> NamedArrays:
+    """Renames timm's arrays: splits query, key and value, and multiplies LayerScale into the dense layer before it."""
+    plain = NamedArrays({}, {})
     source = renamed(arrays, _TIMM)
     for name, array in source.arrays.items():
         found = re.fullmatch(r"(encoder\.layer\.\d+\.)attn\.qkv\.(weight|bias)", name)
@@ -60,35 +60,38 @@ def timm_names(arrays: Arrays) -> Renamed:
             thirds = array.reshape(3, len(array) // 3, *array.shape[1:])
             parts = {f"{found[1]}{part}.{found[2]}": third for part, third in zip(QKV, thirds, strict=True)}
         plain.arrays.update(parts)
-        plain.called.update(dict.fromkeys(parts, source.called[name]))
+        plain.original_names.update(dict.fromkeys(parts, source.original_names[name]))
     for name in [name for name in plain.arrays if re.fullmatch(r"encoder\.layer\.\d+\.ls[12]\.gamma", name)]:
         _scale_into_dense(plain, name)
     return plain
 
 
-def _scale_into_dense(plain: Renamed, name: str) -> None:
-    """Multiplies one LayerScale into the outputs of its dense, if they fit; it stays, superfluous, if they do not."""
+def _scale_into_dense(plain: NamedArrays, name: str) -> None:
+    """Multiplies one LayerScale into the outputs of its dense layer.
+
+    If they do not fit, it stays and is superfluous.
+    """
     block, scale, _ = name.rsplit(".", 2)
     dense = f"{block}.attention.output.dense" if scale == "ls1" else f"{block}.output.dense"
-    arrays, called = plain
+    arrays, original_names = plain
     kernel, bias, gamma = arrays.get(f"{dense}.weight"), arrays.get(f"{dense}.bias"), arrays[name]
     if kernel is None or bias is None or not gamma.shape == bias.shape == kernel.shape[:1]:
         return
     arrays[f"{dense}.weight"], arrays[f"{dense}.bias"] = kernel * gamma[:, np.newaxis], bias * gamma
     for leaf in ("weight", "bias"):
-        called[f"{dense}.{leaf}"] += PRODUCT + called[name]
-    del arrays[name], called[name]
+        original_names[f"{dense}.{leaf}"] += PRODUCT + original_names[name]
+    del arrays[name], original_names[name]
 
 
-def spellings(config: Config, *, image: bool = False, qkv_bias: bool = True) -> Params:
-    """The name and shape in the port of every leaf of a config of model 1, without the classifier's prefix "vivit.".
+def name_map(config: Config, *, image: bool = False, qkv_bias: bool = True) -> Params:
+    """Returns the port's name and shape of every leaf of a config of model 1, without the prefix "vivit.".
 
-    image: of an image model, which a config of one frame stands for. qkv_bias: whether projections have one.
+    image: for an image model, represented by a config of one frame. qkv_bias: whether the projections have a bias.
     """
     tree = shapes(config)
     time, height, width, colors, c = tree.embedding.kernel.shape
     encoder = tree.encoder
-    kernel = spell(
+    kernel = file_leaf(
         tree.embedding.kernel,
         "embeddings.patch_embeddings.projection.weight",
         shape=(c, colors, height, width) if image else (c, colors, time, height, width),
@@ -96,12 +99,12 @@ def spellings(config: Config, *, image: bool = False, qkv_bias: bool = True) -> 
     )
     token, positions = encoder.class_token, encoder.positions
     return Params(
-        Dense(kernel, spell(tree.embedding.bias, "embeddings.patch_embeddings.projection.bias")),
+        Dense(kernel, file_leaf(tree.embedding.bias, "embeddings.patch_embeddings.projection.bias")),
         Encoder(
-            None if token is None else spell(token, "embeddings.cls_token", shape=(1, 1, c)),
+            None if token is None else file_leaf(token, "embeddings.cls_token", shape=(1, 1, c)),
             None
             if positions is None
-            else spell(positions, "embeddings.position_embeddings", shape=(1, *positions.shape)),
+            else file_leaf(positions, "embeddings.position_embeddings", shape=(1, *positions.shape)),
             _block(cast(Block, encoder.blocks), qkv_bias),
             _norm("layernorm", encoder.norm),
         ),
@@ -126,11 +129,11 @@ def _block(leaf: Block, qkv_bias: bool) -> Block:
 def _dense(names: str | list[str], leaf: Dense) -> Dense:
     names = [names] if isinstance(names, str) else names
     inputs, outputs = leaf.kernel.shape[-2:]
-    kernel = spell(
+    kernel = file_leaf(
         leaf.kernel, *(f"{name}.weight" for name in names), shape=(outputs // len(names), inputs), axes=(1, 0)
     )
-    return Dense(kernel, spell(leaf.bias, *(f"{name}.bias" for name in names)))
+    return Dense(kernel, file_leaf(leaf.bias, *(f"{name}.bias" for name in names)))
 
 
 def _norm(name: str, leaf: LayerNorm) -> LayerNorm:
-    return LayerNorm(spell(leaf.scale, f"{name}.weight"), spell(leaf.bias, f"{name}.bias"))
+    return LayerNorm(file_leaf(leaf.scale, f"{name}.weight"), file_leaf(leaf.bias, f"{name}.bias"))

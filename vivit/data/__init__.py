@@ -1,1 +1,1 @@
-"""From labelled video files to batches of clips: which files, which frames, decoded how, in which order."""
+"""Reads labelled videos for training: tables and folders, splits, clips, augmentation, batches."""

@@ -1,11 +1,13 @@
-"""Random changes to a clip that keep its label: which there are, how they are drawn, how they are applied.
+"""Augmentation of single clips: random crops, flips, colors, RandAugment and erasing.
 
-Whatever is drawn is drawn once a clip and applied to all its frames alike, so that no motion is added that the camera
-did not see. Drawing and applying are apart: `apply` with a `Draw` is a plain function of pixels. Colour is defined in
-color.py, RandAugment in randaugment.py; mixing several clips and their labels is in mixing.py.
+Random parameters are drawn once per clip and applied to all frames alike, so that no motion is added. `draw` returns
+the parameters, and `apply` is a deterministic function of them and the pixels. Colors are in color.py, RandAugment is
+in randaugment.py; mixing.py mixes clips and their labels.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,11 +15,11 @@ import numpy as np
 from PIL import Image
 
 from vivit.data.color import ColorChange, change_color, draw_color, to_grey
-from vivit.data.randaugment import MOST, Operation, distort, draw_operations
+from vivit.data.randaugment import MAX_MAGNITUDE, Operation, distort, draw_operations
 from vivit.reference.config import COLORS
 from vivit.reference.values import quoted
 
-ERASED_AREA = (0.02, 1 / 3)  # of the frame; Zhong et al. 2020, section 3.2
+ERASED_AREA = (0.02, 1 / 3)  # fraction of the frame; Zhong et al. 2020, section 3.2
 ERASED_ASPECT = (0.3, 10 / 3)  # height / width
 
 
@@ -27,15 +29,15 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What may happen to a clip; by default nothing: the centre is cut out.
+    """The augmentations of a clip and their probabilities. The default is a centre crop only.
 
-    scale: the range of the factors, one for the height and another for the width, by which frames are resized.
-    random_crop: cut out anywhere instead of the centre.
-    flip, color, grey, erase: the probability that a clip is mirrored left to right, has brightness, saturation,
-    contrast and hue changed, loses its colours, has a rectangle painted over.
+    scale: range of the factors by which frames are resized, drawn separately for height and width.
+    random_crop: a random crop instead of the centre crop.
+    flip, color, grey, erase: probabilities of a horizontal flip, of a change of brightness, saturation, contrast and
+    hue, of conversion to grey, and of an erased rectangle.
     operations, magnitude: RandAugment's N, and its M from 0 to 30.
 
-    Raises ValueError, naming the field and the requirement, for anything that does not fit.
+    Raises ValueError, naming the field and the requirement, if a field is invalid.
     """
 
     scale: tuple[float, float] = (1.0, 1.0)
@@ -62,19 +64,19 @@ class Augmentation:
             raise ValueError(f"random_crop is {quoted(self.random_crop)}: it must be True or False")
         if type(self.operations) is not int or self.operations < 0:
             raise ValueError(f"operations is {quoted(self.operations)}: it must be an integer, 0 or more")
-        if not _is_number(self.magnitude) or not 0 <= self.magnitude <= MOST:
-            raise ValueError(f"magnitude is {quoted(self.magnitude)}: it must be a number from 0 to {MOST}")
+        if not _is_number(self.magnitude) or not 0 <= self.magnitude <= MAX_MAGNITUDE:
+            raise ValueError(f"magnitude is {quoted(self.magnitude)}: it must be a number from 0 to {MAX_MAGNITUDE}")
 
 
-# The published recipes, for frames whose shorter side is 256 (Something-Something: 288) cut to 224 (256). The last two
-# also mix and smooth in the training step: mixup 0.3 and 0.1, label smoothing 0.3 and 0.2.
+# The published recipes, for frames whose shorter side is 256 (Something-Something: 288), cropped to 224 (256). The last
+# two also use mixup, 0.3 and 0.1, and label smoothing, 0.3 and 0.2, in the training step.
 KINETICS = Augmentation(scale=(0.9, 1.33), random_crop=True, flip=0.5, color=0.8, grey=0.1)
 SOMETHING_SOMETHING = Augmentation(scale=(0.9, 1.33), random_crop=True, operations=2, magnitude=20)
 EPIC_KITCHENS = Augmentation(scale=(0.9, 1.33), random_crop=True, flip=0.5, operations=2, magnitude=15)
 
 
 class Erased(NamedTuple):
-    """A rectangle of the cropped frame, and the colour that it is painted with."""
+    """A rectangle of the cropped frame, and the color that replaces it."""
 
     top: int
     left: int
@@ -84,9 +86,9 @@ class Erased(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """All that chance decides about one clip."""
+    """The random parameters of one clip."""
 
-    resized: tuple[int, int]  # (height, width) of the whole frame before the crop
+    resized: tuple[int, int]  # (height, width) of the frame before the crop
     corner: tuple[int, int]  # (top, left) of the crop
     flip: bool
     operations: tuple[Operation, ...]
@@ -98,10 +100,10 @@ class Draw(NamedTuple):
 def augment(
     clip: np.ndarray, generator: np.random.Generator, options: Augmentation, *, height: int, width: int
 ) -> np.ndarray:
-    """One random variation of a clip, cut to height x width; the generator's state decides which.
+    """Returns a random augmentation of a clip, cropped to height x width: uint8[frames height width 3].
 
-    clip: uint8[frames height width 3], of any size, left as it is. Returns uint8[frames height width 3].
-    Raises ValueError if clip is no such array or a size is not positive.
+    clip: uint8[frames height width 3] of any size; not modified. Raises ValueError if clip is not such an array or a
+    size is not positive.
     """
     if not isinstance(clip, np.ndarray) or clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != COLORS:
         given = f"{clip.dtype}{list(clip.shape)}" if hasattr(clip, "shape") else f"a {type(clip).__name__}"
@@ -119,9 +121,9 @@ def augment(
 def draw(
     generator: np.random.Generator, options: Augmentation, size: tuple[int, int], *, height: int, width: int
 ) -> Draw:
-    """What happens to a clip whose frames have this size (height, width) on its way to height x width.
+    """Draws the parameters of a clip whose frames have this size (height, width), for a crop of height x width.
 
-    A frame that would be too small for the crop is resized to the crop's size on that axis.
+    An axis that would become smaller than the crop is resized to the size of the crop.
     """
     wanted = (height, width)
     factors = generator.uniform(*options.scale, size=2)
@@ -141,9 +143,9 @@ def draw(
 
 
 def apply(clip: np.ndarray, drawn: Draw, *, height: int, width: int) -> np.ndarray:
-    """Resize, crop, flip, RandAugment, colour, grey, erase, in this order.
+    """Applies resizing, crop, flip, RandAugment, color, grey and erasing, in this order.
 
-    clip: uint8[frames height width 3], left as it is. Returns uint8[frames height width 3], of the given size.
+    clip: uint8[frames height width 3]; not modified. Returns uint8[frames height width 3] of the given size.
     """
     top, left = drawn.corner
     clip = resize(clip, *drawn.resized)[:, top : top + height, left : left + width]
@@ -162,7 +164,7 @@ def apply(clip: np.ndarray, drawn: Draw, *, height: int, width: int) -> np.ndarr
 
 
 def resize(clip: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Every frame at another size, bilinear; where it shrinks, the triangle widens so that no pixel is skipped."""
+    """Resizes every frame bilinearly, with antialiasing where it shrinks."""
     if clip.shape[1:3] == (height, width):
         return clip
     frames = [Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR) for frame in clip]
@@ -170,14 +172,14 @@ def resize(clip: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def erase(clip: np.ndarray, erased: Erased) -> np.ndarray:
-    """The clip with one rectangle painted over in all frames. Source: Zhong et al. 2020, random erasing."""
+    """Returns the clip with one rectangle erased in all frames. Source: Zhong et al. 2020, random erasing."""
     clip = clip.copy()
     clip[:, erased.top : erased.top + erased.height, erased.left : erased.left + erased.width] = erased.color
     return clip
 
 
 def _draw_erased(generator: np.random.Generator, height: int, width: int) -> Erased:
-    """A rectangle of random area, aspect, place and colour; one that does not fit is cut to the frame's size."""
+    """Draws a rectangle of random area, aspect, position and color, reduced to the size of the frame if larger."""
     area = generator.uniform(*ERASED_AREA) * height * width
     least, most = ERASED_ASPECT
     aspect = math.exp(generator.uniform(math.log(least), math.log(most)))  # tall as often as wide
@@ -186,3 +188,28 @@ def _draw_erased(generator: np.random.Generator, height: int, width: int) -> Era
     top, left = int(generator.integers(height - tall + 1)), int(generator.integers(width - wide + 1))
     red, green, blue = map(int, generator.integers(256, size=COLORS))
     return Erased(top, left, tall, wide, (red, green, blue))
+
+
+# words that a horizontal flip changes; up, down, near and far stay the same
+_DIRECTION = re.compile(
+    r"(left|right)(wards?|most|hand|handed|side)?|(anti|counter)?clockwise|c?cw", re.IGNORECASE | re.ASCII
+)
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # also in turn_left, TurnLeft and PAN-LEFT
+
+
+def directions(labels: Iterable[str]) -> list[str]:
+    """Returns the labels with a side or a sense of rotation, such as "Pushing something from left to right"."""
+    return [label for label in labels if any(map(_DIRECTION.fullmatch, _WORD.findall(label)))]
+
+
+def check_flips(options: Augmentation, labels: Iterable[str]) -> str | None:
+    """Returns a one-line warning if clips are flipped although labels look like directions, otherwise None."""
+    labels = list(labels)
+    directional = directions(labels)
+    if not options.flip or not directional:
+        return None
+    return (
+        f"flip is {options.flip}, but {len(directional)} of {len(labels)} labels look like directions, such as "
+        f"{quoted(directional[0])}: "
+        "a flipped clip would keep the label of the other direction, so flip should be 0"
+    )

@@ -1,45 +1,44 @@
-"""The digit carousel: a labelled data set of real video files that nobody can solve without looking at time.
+"""Writes the digit carousel, a dataset of videos whose labels cannot be predicted without temporal information.
 
-A scan of a handwritten digit hops round eight places of the frame, 1, 3, 5 or 7 places clockwise at a time. The motion
-is the verb, the digit the noun. An odd step visits all eight places before it returns, so eight frames show the same
-pictures whatever the verb, in another order: without the order of time a model is right on one verb in four.
+A handwritten digit moves around eight positions of the frame, clockwise by 1, 3, 5 or 7 positions per frame. The step
+is the verb, the digit is the noun. Every odd step visits all eight positions, so eight frames have the same contents
+for every verb, in a different order: a model that ignores the order predicts one verb in four correctly.
 
-It leaves out how the files are read again: they are ordinary videos, named in ordinary tables.
+The files are ordinary videos in ordinary tables; reading.py reads them.
 """
 
-import csv
-import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
 
-from vivit.writing import check_folder, new_folder
+from vivit.data.dataset_files import check_counts, write_dataset
+from vivit.files.atomic import check_folder
+from vivit.reference.values import quoted
 
-STEPS = (1, 3, 5, 7)  # odd, so that each visits all places; 5 and 7 are 3 and 1 the other way round
+STEPS = (1, 3, 5, 7)  # odd, so that each visits all positions; 5 and 7 are 3 and 1 counter-clockwise
 VERBS = tuple(f"clockwise-{step}" for step in STEPS)
 NOUNS = tuple(f"digit-{digit}" for digit in range(10))
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 300  # scans for validation, and as many for the test; the other 1197 are for training
+HELD_OUT = 300  # scans for validation, and as many for test; the other 1197 are for training
 
-# Where the scan's upper left corner goes, (row, column), clockwise: a ring of four pixels about the frame's centre. It
-# is that narrow so that patches of 8 x 8 pixels see a digit come and go: where each place is a patch of its own, a hop
-# shows in the positions of tokens alone, and a small model 1 did not find it in 2,000 steps. Four pixels are left round
-# it for shifts and crops, and 24 are three patches, of which the middle one sees every place.
+# Upper left corners (row, column) of the digit, clockwise: a ring of radius four around the centre of the frame. The
+# ring is small so that motion changes the pixels inside patches of 8 x 8. If every position were a patch of its own,
+# motion would show only in the positions of tokens, which a small model 1 did not learn in 2,000 steps. A margin of
+# four pixels allows shifts and crops. 24 pixels are three patches, and the middle patch sees every position.
 SCAN, SIZE = 8, 24
 PLACES = ((4, 8), (5, 11), (8, 12), (11, 11), (12, 8), (11, 5), (8, 4), (5, 5))
 
 
 class Video(NamedTuple):
-    """One video of the carousel, as numbers."""
+    """The parameters of one video."""
 
-    path: str  # relative to the data set's folder
-    scan: int  # which of the scans
+    path: str  # relative to the folder of the dataset
+    scan: int  # index of the scan
     verb: int  # index in STEPS and VERBS
-    phase: int  # the place of the first frame
+    phase: int  # position in the first frame
     noun: int  # index in NOUNS
 
 
@@ -55,18 +54,19 @@ def write_carousel(
 ) -> dict:
     """Writes train.csv, validation.csv, test.csv (path, verb, noun), their videos and carousel.json into a new folder.
 
-    The videos are lossless (FFV1 in Matroska), 24 x 24 pixels, 8 frames a second. They come in fours: one scan, one
-    phase, all four verbs, so the verbs are balanced in every split. No scan is in two splits; with the default numbers
-    every scan is used once a verb. The same arguments give the same bytes. The folder appears when all is written.
-    train, validation, test: how many videos, multiples of four. frames: 8 or 16; read them at stride 1, since another
-    stride makes another motion. progress: is called with (videos written, videos in all).
-    Returns what carousel.json says.
+    The videos are lossless (FFV1 in Matroska), 24 x 24 pixels, 8 frames per second. Four videos, one for each verb,
+    share scan and phase, so that verbs are balanced in every split. No scan is in two splits; with the default numbers,
+    every scan is used once per verb. The same arguments give the same bytes. The folder is written atomically.
+    train, validation, test: numbers of videos, multiples of four. frames: 8 or 16; read them at stride 1, because
+    another stride changes the verb. progress: called with (videos written, total). Returns the contents of
+    carousel.json.
 
-    Raises ValueError if a number does not fit, if the folder is there and not empty, or without scikit-learn.
+    Raises ValueError if a number is invalid or the folder exists and is not empty.
     """
     counts = {"train": train, "validation": validation, "test": test}
-    _check(seed, counts, frames)
-    folder = Path(folder)
+    check_counts(seed, counts, len(STEPS))
+    if frames not in (len(PLACES), 2 * len(PLACES)):
+        raise ValueError(f"frames is {quoted(frames)}: it must be {len(PLACES)} or {2 * len(PLACES)}")
     check_folder(folder, new=True)
     scans, digits = load_scans()
     videos = {split: list(plan(split, counts[split], digits, seed=seed)) for split in SPLITS}
@@ -82,28 +82,27 @@ def write_carousel(
         "verbs": list(VERBS),
         "nouns": list(NOUNS),
     }
-    with new_folder(folder) as partial:
-        _write_all(partial, videos, scans, frames, progress)
-        (partial / "carousel.json").write_text(json.dumps(card, indent=2) + "\n")
+    rows = {
+        split: [(video.path, VERBS[video.verb], NOUNS[video.noun]) for video in listed]
+        for split, listed in videos.items()
+    }
+
+    def write(path: Path, split: str, index: int) -> None:
+        video = videos[split][index]
+        write_lossless(path, render(scans[video.scan], STEPS[video.verb], video.phase, frames))
+
+    write_dataset(folder, ("path", "verb", "noun"), rows, write, card=("carousel.json", card), progress=progress)
     return card
 
 
 def load_scans() -> tuple[np.ndarray, np.ndarray]:
-    """(uint8[1797 8 8], black to white; int[1797], the digit of each), the scans that scikit-learn comes with.
-
-    Raises ValueError if it is not installed.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise ValueError('scikit-learn is not installed: install it with: pip install "vivit[train]"') from None
-    data, target = load_digits(return_X_y=True)
-    scans = np.round(np.asarray(data) * (255 / 16)).astype(np.uint8)
-    return scans.reshape(len(scans), SCAN, SCAN), np.asarray(target)
+    """Returns (scans uint8[1797 8 8], white on black; digits uint8[1797]) of digits.npz. Source: README.md."""
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as arrays:
+        return np.round(arrays["scans"] * (255 / 16)).astype(np.uint8), arrays["digits"]
 
 
 def plan(split: str, count: int, digits: np.ndarray, *, seed: int) -> Iterator[Video]:
-    """The videos of one split, in fours that differ in the verb alone. digits: int[scans], the digit of each."""
+    """Yields the parameters of the videos of one split. digits: int[scans], the digit of every scan."""
     shuffled = np.random.default_rng([seed, 0]).permutation(len(digits))
     which = SPLITS.index(split)
     mine = np.split(shuffled, [len(digits) - 2 * HELD_OUT, len(digits) - HELD_OUT])[which]
@@ -115,7 +114,7 @@ def plan(split: str, count: int, digits: np.ndarray, *, seed: int) -> Iterator[V
 
 
 def render(scan: np.ndarray, step: int, phase: int, frames: int) -> np.ndarray:
-    """uint8[frames 24 24]: in frame i the scan uint8[8 8] is at place (phase + i·step) mod 8, the rest is black."""
+    """Returns uint8[frames 24 24]: frame i has the scan uint8[8 8] at position (phase + i·step) mod 8, on black."""
     clip = np.zeros((frames, SIZE, SIZE), np.uint8)
     for index in range(frames):
         top, left = PLACES[(phase + index * step) % len(PLACES)]
@@ -124,8 +123,8 @@ def render(scan: np.ndarray, step: int, phase: int, frames: int) -> np.ndarray:
 
 
 def write_lossless(path: Path, clip: np.ndarray) -> None:
-    """A grey clip uint8[frames height width] as a video file whose decoded pixels are the same, and bytes too."""
-    # bitexact: no random identifier and no version in the file; one thread: these frames are too small to share out
+    """Writes a grey clip, uint8[frames height width], without loss. The same pixels give the same bytes."""
+    # bitexact: no random identifier and no version in the file; one thread: the frames are too small for several
     options = {"flags": "+bitexact", "threads": "1"}
     with av.open(str(path), "w", format="matroska", options={"fflags": "+bitexact"}) as container:
         stream = container.add_stream("ffv1", rate=8, options=options)
@@ -134,33 +133,3 @@ def write_lossless(path: Path, clip: np.ndarray) -> None:
         for picture in clip:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="gray")))
         container.mux(stream.encode(None))
-
-
-def _write_all(
-    folder: Path, videos: dict[str, list[Video]], scans: np.ndarray, frames: int, progress: Callable | None
-) -> None:
-    done, total = 0, sum(map(len, videos.values()))
-    for split, listed in videos.items():
-        (folder / split).mkdir()
-        for video in listed:
-            write_lossless(folder / video.path, render(scans[video.scan], STEPS[video.verb], video.phase, frames))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        rows = ((video.path, VERBS[video.verb], NOUNS[video.noun]) for video in listed)
-        _write_table(folder / f"{split}.csv", itertools.chain([("path", "verb", "noun")], rows))
-
-
-def _write_table(path: Path, rows: Iterable[tuple[str, ...]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-
-
-def _check(seed: int, counts: dict[str, int], frames: int) -> None:
-    if type(seed) is not int or seed < 0:
-        raise ValueError(f"seed is {seed!r}: it must be an integer, 0 or more")
-    for split, count in counts.items():
-        if type(count) is not int or count < 1 or count % len(STEPS):
-            raise ValueError(f"{split} is {count!r}: it must be a positive multiple of {len(STEPS)}")
-    if frames not in (len(PLACES), 2 * len(PLACES)):
-        raise ValueError(f"frames is {frames!r}: it must be {len(PLACES)} or {2 * len(PLACES)}")

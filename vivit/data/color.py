@@ -1,32 +1,33 @@
-"""Brightness, saturation, contrast, hue and grey: the published colour augmentation, the same for all frames of a clip.
+"""The published color augmentation: brightness, saturation, contrast, hue and grey, equal for all frames of a clip.
 
-Colours are numbers from 0 to 1 here and are cut to that range after every step. Saturation and hue are those of the HSV
-hexcone. It leaves out RandAugment's own colour operations, which are others: randaugment.py.
+Colors are numbers from 0 to 1, clipped to that range after every step. Saturation and hue are those of the HSV hexcone,
+in floats: Pillow's HSV has bytes, and converting there and back changes a color by up to 7 levels. RandAugment's color
+operations are different; they are in randaugment.py.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-BRIGHTNESS = 32 / 255  # the most that is added or subtracted
+BRIGHTNESS = 32 / 255  # largest change in either direction
 SATURATION = (0.6, 1.4)
 CONTRAST = (0.6, 1.4)
-HUE = 0.2  # of a turn, either way
-
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue
+HUE = 0.2  # turns, largest change in either direction
 
 
 class ColorChange(NamedTuple):
-    """One change of colours, in the order of application."""
+    """The parameters of a color change, in the order of application."""
 
     brightness: float = 0.0  # added
     saturation: float = 1.0  # factor
-    contrast: float = 1.0  # factor, about the mean of each colour
+    contrast: float = 1.0  # factor, relative to the mean of each color
     hue: float = 0.0  # turns
 
 
 def draw_color(generator: np.random.Generator) -> ColorChange:
-    """All four at once, each uniform in its published range."""
+    """Draws all four parameters uniformly from their published ranges."""
     return ColorChange(
         brightness=generator.uniform(-BRIGHTNESS, BRIGHTNESS),
         saturation=generator.uniform(*SATURATION),
@@ -36,13 +37,13 @@ def draw_color(generator: np.random.Generator) -> ColorChange:
 
 
 def change_color(clip: np.ndarray, change: ColorChange) -> np.ndarray:
-    """uint8[frames height width 3] -> the same, with brightness, saturation, contrast and hue changed in this order.
+    """Changes brightness, saturation, contrast and hue, in this order. uint8[frames height width 3] to the same shape.
 
-    Differs from the source: contrast is about the mean of the clip, not of each frame, so that equal pixels of two
-    frames stay equal.
+    Differs from the source: contrast is relative to the mean of the clip, not of each frame, so that equal pixels of
+    two frames stay equal.
     """
     planes = np.empty((clip.shape[0], 3, *clip.shape[1:3]), np.float32)
-    # frame by frame: the dozen temporaries of one frame stay in the cache
+    # frame by frame, so that temporary arrays fit in the processor's cache
     for plane, frame in zip(planes, clip, strict=True):
         np.multiply(frame.transpose(2, 0, 1), np.float32(1 / 255), out=plane)
         plane += np.float32(change.brightness)
@@ -63,30 +64,33 @@ def change_color(clip: np.ndarray, change: ColorChange) -> np.ndarray:
 
 
 def to_grey(clip: np.ndarray) -> np.ndarray:
-    """uint8[frames height width 3] -> the same, all three colours equal to the luma, rounded."""
-    return np.repeat(luma(clip)[..., np.newaxis], 3, axis=-1)
+    """Sets all three colors to the rounded luma (ITU-R BT.601). uint8[frames height width 3] to the same shape."""
+    return change_pixels(clip, lambda picture: picture.convert("L").convert("RGB"))
 
 
-def luma(clip: np.ndarray) -> np.ndarray:
-    """uint8[… 3] -> uint8[…], the brightness that the eye sees."""
-    # in thousandths, since integers leave no doubt about how a half is rounded
-    red, green, blue = (np.uint32(round(1000 * weight)) for weight in LUMA)
-    thousandths = red * clip[..., 0] + green * clip[..., 1] + blue * clip[..., 2] + np.uint32(500)
-    return (thousandths // np.uint32(1000)).astype(np.uint8)
+def change_pixels(clip: np.ndarray, change: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """Applies `change` to all frames, stacked vertically to one image, so that histograms and means are the clip's.
+
+    clip: uint8[frames height width 3]; returns the same shape. change: must treat every pixel separately, because
+    neighbouring rows may be of different frames.
+    """
+    frames, height, width, colors = clip.shape
+    tall = Image.fromarray(clip.reshape(frames * height, width, colors))
+    return np.asarray(change(tall)).reshape(clip.shape)
 
 
 def _saturate(plane: np.ndarray, factor: float) -> None:
-    """float32[3 height width], in place: HSV's saturation times the factor, at most 1; hue and value stay."""
+    """Multiplies HSV's saturation by the factor, to at most 1. plane: float32[3 height width], changed in place."""
     value = plane.max(axis=0)
     chroma = value - plane.min(axis=0)
-    most = np.divide(value, chroma, out=np.ones_like(value), where=chroma > 0)  # makes the saturation 1
+    most = np.divide(value, chroma, out=np.ones_like(value), where=chroma > 0)  # factor that makes the saturation 1
     plane -= value
     plane *= np.minimum(most, np.float32(factor))
     plane += value
 
 
 def _turn_hue(plane: np.ndarray, turns: float) -> None:
-    """float32[3 height width], in place: HSV's hue moved round by `turns`; saturation and value stay."""
+    """Rotates HSV's hue by `turns`. plane: float32[3 height width], changed in place."""
     red, green, blue = plane
     value = plane.max(axis=0)
     chroma = value - plane.min(axis=0)
@@ -98,7 +102,7 @@ def _turn_hue(plane: np.ndarray, turns: float) -> None:
     )
     sixths += np.float32(6 * (turns % 1) + 1)  # from 0 to 12, with the offset of blue below
     for color, offset in ((2, 0), (1, 2), (0, 4)):
-        place = sixths + np.float32(offset)
-        while (high := place >= 6).any():
-            place -= np.float32(6) * high
-        plane[color] = value - chroma * np.clip(np.minimum(place, np.float32(4) - place), 0, 1)
+        position = sixths + np.float32(offset)
+        while (high := position >= 6).any():
+            position -= np.float32(6) * high
+        plane[color] = value - chroma * np.clip(np.minimum(position, np.float32(4) - position), 0, 1)

@@ -1,7 +1,7 @@
-"""Targets for a batch, and mixing its clips: one-hot labels of several heads, label smoothing, mixup.
+"""Targets of a batch and mixing of its clips: one-hot labels of several heads, label smoothing, mixup.
 
-For the inside of a jitted training step: random numbers come from a JAX key. What happens to a single clip is in
-augmentation.py.
+These functions run inside a jitted training step and draw random numbers from a JAX key. augmentation.py handles single
+clips.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from vivit.tubelet import pixels
 
 
 def one_hot(labels: jax.Array | np.ndarray, classes: Sequence[int]) -> jax.Array:
-    """int[b heads], the class within each head -> float32[b v], the heads' one-hot rows one after the other.
+    """Returns the heads' one-hot rows concatenated, float32[b v]. labels: int[b heads], the class within each head.
 
-    A label that its head does not have, such as -1, is a row of zeros in that head, which adds nothing to its loss.
-    Raises ValueError if labels are no integers or have another number of heads than classes.
+    A label outside its head's range, such as -1, gives a row of zeros, which adds nothing to the loss.
+    Raises ValueError if labels are not integers or their number of heads differs from that of classes.
     """
     if labels.ndim != 2 or labels.shape[1] != len(classes) or not jnp.issubdtype(labels.dtype, jnp.integer):
         raise ValueError(
@@ -29,11 +29,11 @@ def one_hot(labels: jax.Array | np.ndarray, classes: Sequence[int]) -> jax.Array
 
 
 def smooth(targets: jax.Array, classes: Sequence[int], smoothing: float) -> jax.Array:
-    """(1 − ε)·target + ε·mean of the target's own head: the ε stays in the head that it is taken from.
+    """Label smoothing within each head: (1 − ε)·target + ε·mean of the head.
 
-    Source: Szegedy et al. 2016, section 7, for each head by itself. targets: float32[b v], the heads one after the
-    other, as `one_hot` gives them. Returns float32[b v]; each head's sum is what it was.
-    Raises ValueError if smoothing is not from 0 to below 1, or if targets do not have the classes' length.
+    Source: Szegedy et al. 2016, section 7, applied to each head separately. targets: float32[b v], the heads
+    concatenated as by `one_hot`. Returns float32[b v]; the sum of each head is unchanged.
+    Raises ValueError unless 0 ≤ smoothing < 1 and targets have the classes' length.
     """
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing is {quoted(smoothing)}: it must be a number from 0 to below 1")
@@ -47,12 +47,12 @@ def smooth(targets: jax.Array, classes: Sequence[int], smoothing: float) -> jax.
 def mixup(
     key: jax.Array, video: jax.Array | np.ndarray, targets: jax.Array | np.ndarray, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Every clip and its targets mixed with those of a partner, in proportion λ : 1 − λ, λ ~ Beta(α, α).
+    """Mixes every clip and its targets with those of a partner, in proportion λ : 1 − λ, λ ~ Beta(α, α).
 
-    Source: Zhang et al. 2018. One λ and one permutation of partners for the batch. video: [b …], pixels or patches,
+    Source: Zhang et al. 2018, with one λ and one permutation of partners per batch. video: [b …], pixels or patches,
     uint8 (scaled to −1…1 first) or floats. targets: float32[b v]. alpha: α, a Python number. Returns (float32[b …],
-    float32[b v]). Clips padded at the end keep only their own frames_valid: mix clips of full length.
-    Raises ValueError if alpha is not positive or the batches differ.
+    float32[b v]). frames_valid is not mixed: pass clips of full length only.
+    Raises ValueError if alpha is not positive or the batch sizes differ.
     """
     if not alpha > 0:
         raise ValueError(f"alpha is {quoted(alpha)}: it must be positive; without mixup leave this function out")

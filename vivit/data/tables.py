@@ -1,4 +1,4 @@
-"""Labelled videos from tables: CSV or JSONL with a path, one or several labels, and optional seconds and splits."""
+"""Labelled videos from tables: CSV or JSONL with a path, one or several labels, and optional times and splits."""
 
 import csv
 import gc
@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vivit.data.sources import SPLIT_FOLDERS, Dataset, Example, Names, given_names
-from vivit.data.splitting import SPLITS, check_fractions, stratified
-from vivit.json_files import decoded
-from vivit.paths import is_file, unreadable
+from vivit.data.sources import SPLIT_FOLDERS, SPLITS, Dataset, Example, Names, check_fractions, label_names, stratified
+from vivit.files.json_files import decode_json
+from vivit.files.paths import is_file, unreadable
 from vivit.reference.nearest import did_you_mean
 from vivit.reference.values import quoted
 
@@ -20,21 +19,23 @@ FAULTS_NAMED = 5
 
 
 class _Row(NamedTuple):
-    place: tuple[Path, int]  # file and line
-    split: str  # "": by the hash of its name
-    name: str  # the path as the table has it
+    """One line of a table."""
+
+    location: tuple[Path, int]  # file and line number
+    split: str  # "": assigned by the hash of its name
+    name: str  # the path as written in the table
     path: str
     labels: tuple[tuple[str, ...], ...]  # of every head
     start: float | None
     end: float | None
 
 
-class _Wanted(NamedTuple):
-    """What the rows of one table are read with. labels: those that were read before, by what their cells held."""
+class _TableOptions(NamedTuple):
+    """How to read the rows of one table. labels: a cache of parsed labels by the contents of their cells."""
 
     split: str
     base: Path
-    prefix: str  # of a path below base
+    prefix: str  # base with a final separator
     heads: tuple[str, ...]
     multi_label: bool
     labels: dict[tuple, tuple[tuple[str, ...], ...]]
@@ -49,20 +50,21 @@ def read_table(
     multi_label: bool = False,
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
 ) -> dict[str, Dataset]:
-    """Datasets by split, from one table (CSV with a header, or JSONL) or from one for every split.
+    """Returns datasets by split, from one table (CSV with a header, or JSONL) or from one table per split.
 
-    The columns are path, one for every head ("label", or "verb" and "noun", …), and optionally start and end in
-    seconds and split. Without split, videos are divided by the hashes of their paths (splitting.stratified), with all
-    their stretches.
-    root: what paths are relative to; None: the folder of the table. heads: the columns to use, in this order; None:
-    all that are not reserved, as they come. names: the labels of a head, given; otherwise those found, sorted.
-    multi_label: any number of labels a head, in a list or separated by "|".
-    Raises ValueError that names the lines and what is wrong in them, the first five of them.
+    Columns: path, one per head ("label", or "verb" and "noun", …), and optionally start and end in seconds and split.
+    Without a split column, videos are split by the hashes of their paths (sources.stratified); all segments of a video
+    are in the same split.
+    root: the folder that paths are relative to; None: the table's folder. heads: the columns to use, in this order;
+    None: all columns that are not reserved, in the table's order. names: the label names of a head; without it, the
+    sorted labels of the table.
+    multi_label: any number of labels per head, as a list or separated by "|".
+    Raises ValueError that names the first five faulty lines and their faults.
     """
     tables = table if isinstance(table, Mapping) else {"": table}
     check_fractions(fractions)
     collects = gc.isenabled()
-    gc.disable()  # a million rows are millions of objects that stay: looking through them all again takes as long
+    gc.disable()  # the collector would scan millions of live objects repeatedly, which doubles the time
     try:
         return _datasets(tables, root, tuple(heads or ()), names or {}, multi_label, fractions)
     finally:
@@ -78,7 +80,7 @@ def _datasets(
     multi_label: bool,
     fractions: Sequence[float],
 ) -> dict[str, Dataset]:
-    """As read_table, of tables by split."""
+    """As read_table. tables: by split, "" for one table of all splits."""
     rows: list[_Row] = []
     faults = _Faults()
     for split, file in tables.items():
@@ -86,30 +88,30 @@ def _datasets(
             raise ValueError(f"a table's split is {quoted(split)}: it must be one of {', '.join(SPLITS)}")
         file = Path(file)
         base = file.parent if root is None else Path(root)
-        wanted: _Wanted | None = None
+        options: _TableOptions | None = None
         for line, record in _records(file, faults):
-            if wanted is None:
+            if options is None:
                 heads = heads or tuple(column for column in record if column not in RESERVED)
                 if not heads:
-                    raise ValueError(f"{file} has no label column: it must have one beside {', '.join(RESERVED)}")
-                wanted = _Wanted(split, base, str(base / "_")[:-1], heads, multi_label, {})
+                    raise ValueError(f"{file} has no label column: it needs one besides {', '.join(RESERVED)}")
+                options = _TableOptions(split, base, str(base / "_")[:-1], heads, multi_label, {})
             try:
-                rows.append(_row((file, line), record, wanted))
+                rows.append(_row((file, line), record, options))
             except ValueError as error:
                 faults.add((file, line), str(error))
     known = _names(rows, heads, names, faults)
-    faults.answer()
+    faults.raise_if_any()
     if not rows:
         raise ValueError(f"{', '.join(map(str, tables.values()))} has no line: it must have one for every example")
     rows = _split(rows, fractions)
     number = [{name: index for index, name in enumerate(labels)} for labels in known.values()]
-    numbered: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}  # many rows have the same labels
+    numbered: dict[tuple[tuple[str, ...], ...], tuple[tuple[int, ...], ...]] = {}  # many rows share labels
     datasets: dict[str, list[Example]] = {}
     for row in rows:
         labels = numbered.get(row.labels)
         if labels is None:
             heads_labels = zip(row.labels, number, strict=True)
-            labels = tuple(tuple(sorted(places[name] for name in names)) for names, places in heads_labels)
+            labels = tuple(tuple(sorted(number_of[name] for name in names)) for names, number_of in heads_labels)
             numbered[row.labels] = labels
         datasets.setdefault(row.split, []).append(Example(row.path, labels, row.start, row.end))
     return {
@@ -120,32 +122,34 @@ def _datasets(
 
 
 class _Faults:
-    """What is wrong in which lines; the first of them are told, all are counted."""
+    """Collects the faults of a table: counts all of them and keeps the first FAULTS_NAMED."""
 
     def __init__(self) -> None:
         self.first: list[str] = []
         self.count = 0
 
-    def add(self, place: tuple[Path, int], fault: str) -> None:
+    def add(self, location: tuple[Path, int], fault: str) -> None:
         self.count += 1
         if self.count <= FAULTS_NAMED:
-            where = f"{place[0]} line {place[1]}"
+            where = f"{location[0]} line {location[1]}"
             self.first.append(f"{where}: {fault}")
 
-    def answer(self) -> None:
-        """Raises ValueError if there was any."""
+    def raise_if_any(self) -> None:
+        """Raises ValueError if there was a fault."""
         if self.count:
             more = f"; and {self.count - FAULTS_NAMED} more" if self.count > FAULTS_NAMED else ""
             raise ValueError("; ".join(self.first) + more)
 
 
 def _records(file: Path, faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The number of every line and its columns."""
+    """Yields the number and the columns of every line."""
     if not is_file(file):
         raise ValueError(f"{file} is not a file: it must be a table, CSV or JSONL")
+    is_json = file.suffix.lower() in (".jsonl", ".ndjson", ".json")
+    errors = "strict" if is_json else "surrogateescape"  # a CSV holds the bytes of a file's name as they are
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            if file.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        with file.open(encoding="utf-8-sig", errors=errors, newline="") as lines:
+            if is_json:
                 yield from _json_records(file, lines, faults)
             else:
                 yield from _csv_records(file, lines, faults)
@@ -159,7 +163,7 @@ def _json_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator
     for line, text in enumerate(lines, 1):
         if text.strip():
             try:
-                record = decoded(text)
+                record = decode_json(text)
             except ValueError as error:
                 faults.add((file, line), f"it must be a JSON object: {error}")
                 continue
@@ -172,6 +176,8 @@ def _json_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator
 def _csv_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.reader(lines, strict=True)
     columns = next(reader, [])
+    if any("\udc80" <= character <= "\udcff" for character in "".join(columns)):  # bytes that are not UTF-8
+        raise ValueError(f"{file} cannot be read as a table: its header is not UTF-8")
     if len(set(columns)) < len(columns):
         twice = next(column for column in columns if columns.count(column) > 1)
         raise ValueError(f"{file} has the column {quoted(twice)} twice: it must have every column once")
@@ -179,14 +185,14 @@ def _csv_records(file: Path, lines: Iterable[str], faults: _Faults) -> Iterator[
         if len(cells) == len(columns):
             yield reader.line_num, dict(zip(columns, cells, strict=True))
         elif cells:
-            faults.add((file, reader.line_num), f"it must have {len(columns)} columns as the header has")
+            faults.add((file, reader.line_num), f"it must have {len(columns)} columns like the header")
 
 
-def _row(place: tuple[Path, int], record: dict[str, Any], wanted: _Wanted) -> _Row:
+def _row(location: tuple[Path, int], record: dict[str, Any], options: _TableOptions) -> _Row:
     path = record.get("path")
     if not isinstance(path, str) or not path:
         raise ValueError(f"path is {quoted(path)}: it must name a video")
-    split, named = wanted.split, record.get("split")
+    split, named = options.split, record.get("split")
     if not split and named:
         if not isinstance(named, str) or named not in SPLIT_FOLDERS:
             raise ValueError(f"split is {quoted(named)}: it must be one of {', '.join(SPLITS)}")
@@ -194,13 +200,13 @@ def _row(place: tuple[Path, int], record: dict[str, Any], wanted: _Wanted) -> _R
     start, end = _seconds("start", record.get("start")), _seconds("end", record.get("end"))
     if end is not None and end <= (start or 0):
         raise ValueError(f"end is {end}: it must be after start, {start or 0}")
-    plain = path[0] not in "/." and "//" not in path and "/." not in path and path[-1] != "/"  # much the faster
-    whole = wanted.prefix + path if plain else str(wanted.base / path)
-    return _Row(place, split, path, whole, _all_labels(record, wanted), start, end)
+    plain = path[0] not in "/." and "//" not in path and "/." not in path and path[-1] != "/"  # faster than pathlib
+    whole = options.prefix + path if plain else str(options.base / path)
+    return _Row(location, split, path, whole, _all_labels(record, options), start, end)
 
 
 def _split(rows: list[_Row], fractions: Sequence[float]) -> list[_Row]:
-    """The rows, all with a split: all stretches of a video have the same."""
+    """Returns the rows with a split each. All segments of a video get the same split."""
     labels: dict[str, set[tuple[int, str]]] = {}
     for row in rows:
         if not row.split:
@@ -210,17 +216,17 @@ def _split(rows: list[_Row], fractions: Sequence[float]) -> list[_Row]:
     return [row if row.split else row._replace(split=split_of[row.name]) for row in rows]
 
 
-def _all_labels(record: dict[str, Any], wanted: _Wanted) -> tuple[tuple[str, ...], ...]:
-    """Of every head."""
-    cells = tuple(map(record.get, wanted.heads))
+def _all_labels(record: dict[str, Any], options: _TableOptions) -> tuple[tuple[str, ...], ...]:
+    """Returns the labels of every head."""
+    cells = tuple(map(record.get, options.heads))
     try:
-        return wanted.labels[cells]
-    except (KeyError, TypeError):  # a list cannot be looked up
-        heads = zip(wanted.heads, cells, strict=True)
-        found = tuple(_labels(head, cell, wanted.multi_label) for head, cell in heads)
-    if all(isinstance(cell, str) for cell in cells):  # 1, 1.0 and True would be the same
-        wanted.labels[cells] = found
-    return found
+        return options.labels[cells]
+    except (KeyError, TypeError):  # a list is not hashable
+        heads = zip(options.heads, cells, strict=True)
+        labels = tuple(_labels(head, cell, options.multi_label) for head, cell in heads)
+    if all(isinstance(cell, str) for cell in cells):  # only text: 1, 1.0 and True are equal as keys
+        options.labels[cells] = labels
+    return labels
 
 
 def _seconds(field: str, value: Any) -> float | None:
@@ -231,7 +237,7 @@ def _seconds(field: str, value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise ValueError(f"{field} is {quoted(value)}: it must be seconds, 0 or more")
+        raise ValueError(f"{field} is {quoted(value)}: it must be a number of seconds, 0 or more")
     return seconds
 
 
@@ -253,22 +259,22 @@ def _labels(head: str, value: Any, multi_label: bool) -> tuple[str, ...]:
 def _names(
     rows: list[_Row], heads: Sequence[str], given: Mapping[str, Names], faults: _Faults
 ) -> dict[str, tuple[str, ...]]:
-    """The labels of every head, given or found; labels that are not among the given ones are faults."""
-    strangers = sorted(set(given) - set(heads))
-    if strangers and rows:
-        raise ValueError(f"names has {quoted(strangers[0])}: it must be one of the heads {', '.join(heads)}")
+    """Returns the labels of every head: the given ones, or those of the rows. A label that is not given is a fault."""
+    unknown = sorted(set(given) - set(heads))
+    if unknown and rows:
+        raise ValueError(f"names has {quoted(unknown[0])}: it must be one of the heads {', '.join(heads)}")
     known: dict[str, tuple[str, ...]] = {}
-    for place, head in enumerate(heads):
+    for index, head in enumerate(heads):
         if head not in given:
-            known[head] = tuple(sorted({label for row in rows for label in row.labels[place]}))
+            known[head] = tuple(sorted({label for row in rows for label in row.labels[index]}))
             continue
-        known[head] = given_names(given[head])
+        known[head] = label_names(given[head])
         allowed = set(known[head])
         for row in rows:
-            for label in row.labels[place]:
+            for label in row.labels[index]:
                 if label not in allowed:
                     hint = did_you_mean(label, known[head])
                     faults.add(
-                        row.place, f"{head} is {quoted(label)}: {hint}it must be one of the {len(allowed)} given"
+                        row.location, f"{head} is {quoted(label)}: {hint}it must be one of the {len(allowed)} given"
                     )
     return known

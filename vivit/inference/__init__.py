@@ -1,1 +1,1 @@
-"""What a model says of videos: labels, features, a portable program. Needs no extra."""
+"""Uses a model: classifies videos, extracts features, evaluates, exports. Needs no extra."""

@@ -1,158 +1,182 @@
-"""The labels of videos: the views of each, batched over views and videos, their logits averaged.
-
-Videos are decoded in threads while the device computes.
-"""
+"""Classifies videos: averages the logits of each video's views and returns the probabilities of the best classes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
-from vivit import compiled
-from vivit.data.opening import Limits
-from vivit.data.views import VIEWS
-from vivit.inference.ahead import check_threads, mapped
-from vivit.inference.batches import BATCH, NotFinite, computed, evenly
-from vivit.inference.finite import not_finite
-from vivit.inference.videos import called
-from vivit.inference.views import View, Views, checked_views, taken
-from vivit.labels import Labels, numbered
+from vivit.inference.batches import BATCH, NotFinite, balanced_batch_size
+from vivit.inference.view_logits import ViewLogits, forward_of, view_logits
+from vivit.jitted import not_finite
+from vivit.labels import Labels, default_labels
 from vivit.memory import check_model, check_views
-from vivit.model import Model, Score
-from vivit.reference.values import MOST, is_count, quoted
+from vivit.model_data import ModelData, clip_spec
+from vivit.notebook import progress_bar, table
+from vivit.reference.values import check_count
+from vivit.video.container import Limits
+from vivit.video.crops import VIEWS
+from vivit.video.inputs import video_name
+from vivit.video.prefetch import check_threads
+from vivit.video.views import VideoViews, View, checked_views, load_views
 
 Video = str | Path | np.ndarray
 
 
+class Score(NamedTuple):
+    """A class of a head and its probability, the softmax over that head."""
+
+    label: str
+    probability: float
+
+
+class HeadScores(tuple[tuple[Score, ...], ...]):
+    """The best classes of every head, best first. A notebook shows a table for each head."""
+
+    def _repr_html_(self) -> str:
+        titles = [f"Head {number + 1}" if len(self) > 1 else "The best classes" for number in range(len(self))]
+        return "\n".join(
+            table(
+                title, ((label, f"{100 * probability:.1f} %") for label, probability in head), ("class", "probability")
+            )
+            for title, head in zip(titles, self, strict=True)
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Classification:
-    """What a model says of one video.
+    """The classification of one video.
 
-    heads: for each head the best classes, best first, from the mean of the views' logits. views: where each was taken.
-    logits: float64[n v], view by view, all heads.
+    heads: the best classes of every head, best first, from the mean of the views' logits. views: the position of every
+    view. logits: float64[n v] of every view, all heads.
     """
 
-    heads: tuple[tuple[Score, ...], ...]
+    heads: HeadScores
     views: tuple[View, ...] = field(repr=False)
     logits: np.ndarray = field(repr=False)
 
+    def _repr_html_(self) -> str:
+        """Returns the tables of the heads, for notebooks."""
+        return self.heads._repr_html_()
+
 
 def classify(
-    model: Model,
+    model: ModelData,
+    video: Video,
+    *,
+    top: int = 5,
+    views: tuple[int, int] = VIEWS,
+    stride: int | None = None,
+    batch: int = BATCH,
+    dtype: str | None = None,
+    limits: Limits | None = None,
+) -> HeadScores:
+    """Returns the `top` most probable classes of a video for every head, best first.
+
+    Source: Arnab et al. 2021, section 4.1: the logits of all views are averaged.
+    video: a file, "-" (standard input), or frames [n height width 3]: uint8 of any size, or preprocessed float32 of the
+    model's size. views: (temporal clips, spatial crops of each). stride: frames from one sampled frame to the next;
+    None: the model's for a file, 1 for an array. batch: clips per batch; changes results by rounding only. dtype: of
+    the operands of matrix products, "float32" or "bfloat16". limits: on the resources that a file may use.
+    Classes without a name are called "class 0", "class 1", …
+    Raises ValueError if the model has no head, an argument is invalid or the video cannot be read. Use classify_videos
+    for several videos.
+    """
+    (result,) = classify_videos(
+        model, [video], top=top, views=views, stride=stride, batch=batch, dtype=dtype, limits=limits
+    )
+    if isinstance(result, ValueError):
+        raise result
+    return result.heads
+
+
+def classify_videos(
+    model: ModelData,
     videos: Sequence[Video],
     *,
-    views: tuple[int, int] = VIEWS,
     top: int = 5,
+    views: tuple[int, int] = VIEWS,
     stride: int | None = None,
     batch: int = BATCH,
     dtype: str | None = None,
     threads: int = 2,
     limits: Limits | None = None,
 ) -> Iterator[Classification | ValueError]:
-    """What the model says of each video, in their order; in the place of one that cannot be used, or
-    of which the model makes numbers that are not finite, why, in one line.
+    """Yields the classification of every video in order, or a one-line ValueError.
 
-    videos, views, stride, limits: as views.taken's. top: classes of each head. batch: clips at once, at most; it
-    changes results by rounding only. dtype: "float32" or "bfloat16", of the matmuls' operands. threads: that decode.
-    Raises ValueError if the model has no head, or for an argument that makes no sense.
+    The error is of a video that cannot be read or whose logits are not finite. threads: for decoding. Other arguments
+    are those of classify; one compiled program serves all videos.
+    Raises ValueError if the model has no head or an argument is invalid.
     """
     class_names(model)
     views, memory = checked_views(views), (limits or Limits()).memory
     for name, value in (("top", top), ("batch", batch)):
-        if not is_count(value):
-            raise ValueError(f"{name} is {quoted(value)}: it must be at least 1, and at most {MOST}")
+        check_count(name, value)
     check_threads(threads)
-    check_model(model.config, memory, clips=batch)
-    check_views(model.config, views, memory)
-    cores = 0 if len(videos) == 1 else 1  # of each decoder; 0: all
-    most = max(1, len(videos) * math.prod(views))
-    decode = partial(_taken, model, views=views, stride=stride, limits=limits, threads=cores)
-    decoded = zip(map(called, videos), mapped(decode, videos, threads=threads), strict=True)
-    return _classified(model, decoded, top, evenly(most, batch), dtype)
+    config = model.config
+    check_model(config, memory, clips=batch)
+    check_views(config.frames, config.height, config.width, views, memory)
+    cores = 0 if len(videos) == 1 else 1  # threads of each decoder; 0: one per core
+
+    def load(video: Video) -> VideoViews:
+        return load_views(clip_spec(model, video, stride=stride, limits=limits, threads=cores), video, views)
+
+    count = math.prod(views)
+    size = balanced_batch_size(max(1, len(videos) * count), batch)
+    stream = view_logits(forward_of(model, dtype), load, videos, views_per_video=count, batch=size, threads=threads)
+    return _classified(model, videos, stream, top, dtype, count)
 
 
-def view_logits(
-    model: Model, pixels: np.ndarray, name: str, *, batch: int = BATCH, dtype: str | None = None
-) -> np.ndarray:
-    """float64[n v], the logits of clips uint8 or float32[n frames height width 3], `batch` at once at most.
-
-    name: of the video, for an error. Raises ValueError if they are not finite, naming the first stage that is not.
-    """
-    clips = ((number, clip) for number, clip in enumerate(pixels))
-    logits = []
-    for _, row in computed(_forward(model, dtype), clips, evenly(len(pixels), batch)):
-        if isinstance(row, NotFinite):
-            raise not_finite(model, row.clip, name, dtype)
-        logits.append(row)
-    return np.stack(logits).astype(np.float64)
-
-
-def probabilities(model: Model, logits: np.ndarray) -> list[np.ndarray]:
-    """float64[… v], of each head, from the logits of all heads float[… v]."""
+def probabilities(model: ModelData, logits: np.ndarray) -> list[np.ndarray]:
+    """Returns the softmax of every head, float64[… v], from the logits of all heads, float[… v]."""
     heads = np.split(np.asarray(logits, np.float64), np.cumsum(model.config.classes)[:-1], axis=-1)
     weights = [np.exp(head - head.max(axis=-1, keepdims=True)) for head in heads]
     return [head / head.sum(axis=-1, keepdims=True) for head in weights]
 
 
-def scores(model: Model, logits: np.ndarray, top: int) -> tuple[tuple[Score, ...], ...]:
-    """For each head the `top` best classes, best first, from logits float[v]. Raises as class_names."""
-    return tuple(
-        tuple(Score(names[place], float(head[place])) for place in np.argsort(-head)[:top])
+def scores(model: ModelData, logits: np.ndarray, top: int) -> HeadScores:
+    """Returns the `top` best classes of every head, best first, from logits float[v]. Raises as class_names."""
+    return HeadScores(
+        tuple(Score(names[index], float(head[index])) for index in np.argsort(-head)[:top])
         for head, names in zip(probabilities(model, logits), class_names(model), strict=True)
     )
 
 
-def class_names(model: Model) -> Labels:
-    """What the classes of each head are called: their labels, or "class 0" and so on where the checkpoint has no names.
+def class_names(model: ModelData) -> Labels:
+    """Returns the class names of every head: the model's labels, or "class 0", "class 1", … if it has none.
 
     Raises ValueError if the model has no head.
     """
     if not model.config.classes:
         raise ValueError("classes is (): the model has no head to classify with")
-    return model.labels or numbered(model.config)
+    return model.labels or default_labels(model.config)
 
 
 def _classified(
-    model: Model, decoded: Iterator[tuple[str, Views | ValueError]], top: int, batch: int, dtype: str | None
+    model: ModelData, videos: Sequence[Video], stream: Generator[ViewLogits], top: int, dtype: str | None, count: int
 ) -> Iterator[Classification | ValueError]:
-    rows: list[np.ndarray | NotFinite] = []  # of one video
-    for (name, found), row in computed(_forward(model, dtype), _clips(decoded), batch):
-        if isinstance(found, ValueError):
-            yield found
-            continue
-        rows.append(row)
-        if len(rows) < len(found):
-            continue
-        broken = next((row for row in rows if isinstance(row, NotFinite)), None)
-        if broken is not None:
-            yield not_finite(model, broken.clip, name, dtype)
-        else:
-            views = np.stack(rows).astype(np.float64)
-            yield Classification(heads=scores(model, views.mean(0), top), views=found, logits=views)
-        rows = []
-
-
-def _forward(model: Model, dtype: str | None) -> Callable[[np.ndarray], jax.Array]:
-    return lambda pixels: compiled.logits(model.params, model.preprocessed(pixels), config=model.config, dtype=dtype)
-
-
-def _taken(model: Model, video: Video, **options) -> Views | ValueError:
-    try:
-        return taken(model, video, **options)
-    except (ValueError, OSError) as error:
-        return ValueError(" ".join(str(error).split()))
-
-
-def _clips(
-    decoded: Iterator[tuple[str, Views | ValueError]],
-) -> Iterator[tuple[tuple[str, tuple[View, ...] | ValueError], np.ndarray | None]]:
-    """Clip after clip, each with its video's name and views; a video that cannot be used has no clip."""
-    for name, found in decoded:
-        if isinstance(found, ValueError):
-            yield (name, found), None
-        else:
-            yield from (((name, found.views), clip) for clip in found.pixels)
+    rows: list[np.ndarray] = []  # of one video
+    broken: NotFinite | None = None
+    show = progress_bar("views")
+    show(0, len(videos) * count)
+    with closing(stream):
+        for one in stream:
+            show(one.video * count + (count if one.last else one.view + 1), len(videos) * count)
+            if isinstance(one.views, Exception):
+                yield ValueError(" ".join(str(one.views).split()))
+                continue
+            if isinstance(one.logits, NotFinite):
+                broken = broken or one.logits
+            else:
+                rows.append(np.asarray(one.logits, np.float64))
+            if not one.last:
+                continue
+            if broken is not None:
+                yield not_finite(model, broken.clip, video_name(videos[one.video]), dtype)
+            else:
+                logits = np.stack(rows)
+                yield Classification(heads=scores(model, logits.mean(0), top), views=one.views, logits=logits)
+            rows, broken = [], None

@@ -1,151 +1,188 @@
-"""What a model makes of a video before it names it: stages of clips that slide over it, with time stamps.
+"""Extracts features: intermediate stages of the model for clips that slide over a video, with their times.
 
-Long videos pass through: clips are decoded while others are computed, and what was computed is on the disk.
+Videos may be long: one batch of clips is in memory, and `write_features` appends its results to files.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from vivit import compiled
-from vivit.data.opening import Limits
-from vivit.inference.ahead import prefetched
-from vivit.inference.archive import growing
-from vivit.inference.batches import BATCH, NotFinite, computed
-from vivit.inference.finite import not_finite
-from vivit.inference.videos import called, seekable
-from vivit.inference.windows import Window, check_sliding, sliding
+from vivit import jitted
+from vivit.files.atomic import check_writable, write_file
+from vivit.files.npz_writer import open_npz
+from vivit.inference.batches import BATCH, NotFinite, map_batched
+from vivit.jitted import not_finite
 from vivit.memory import check_model
-from vivit.model import Model
+from vivit.model_data import ModelData, clip_spec
+from vivit.notebook import progress_bar
 from vivit.reference.config import Config
 from vivit.reference.params import Params
-from vivit.reference.values import MOST, is_count, quoted
-from vivit.writing import check_place, write_file
+from vivit.reference.values import check_count, quoted
+from vivit.video.container import Limits
+from vivit.video.inputs import seekable, video_name
+from vivit.video.prefetch import prefetch
+from vivit.video.sampling import Sampling
+from vivit.video.sliding import ClipFrames, check_clip_stride, sliding_clips
 
-FRAMES, LAST_TOKENS = "frames", "last_tokens"  # what every model has beside the stages of capture=
-USUAL = ("prelogits", FRAMES)
+FRAMES, LAST_TOKENS = "frames", "last_tokens"  # available for every model, besides the stages of capture=
+DEFAULT_STAGES = ("prelogits", FRAMES)
 LAST_STAGE = "encoder/norm"
 
 
-class Features(NamedTuple):
-    """total: how many clips there will be. clips: of each its window and float32 arrays by stage, no batch axis."""
+class FeatureStream(NamedTuple):
+    """total: the number of clips. clips: pairs of a clip's frames and its stages, float32 without a batch axis."""
 
     total: int
-    clips: Iterator[tuple[Window, dict[str, np.ndarray]]]
+    clips: Iterator[tuple[ClipFrames, dict[str, np.ndarray]]]
 
 
 def features(
-    model: Model,
+    model: ModelData,
     video: str | Path | np.ndarray,
     *,
-    stages: Sequence[str] = USUAL,
+    stages: Sequence[str] = DEFAULT_STAGES,
     stride: int | None = None,
-    hop: int | None = None,
+    clip_stride: int | None = None,
     batch: int = BATCH,
     dtype: str | None = None,
     limits: Limits | None = None,
-) -> Features:
-    """Stages of clips that slide over a video.
+) -> dict[str, np.ndarray]:
+    """Returns stages of m clips of a video, float32[m …] by name, with "index" and "seconds" of the clips' frames.
 
-    video, stride, hop, limits: as windows.sliding's. stages: those of vivit.forward's capture=, such as "prelogits"
-    [r], "features" [c], "logits" [v], "tokens" [t s c] (as embedded), "encoder/3/out"; and of every model "frames"
-    [t c], a representation of each time index (model 2's own; else the mean of its last tokens), and "last_tokens"
-    [t s c], after the last layer norm (in model 2 the spatial encoder's), without class tokens.
-    batch: clips at once. dtype: "float32" or "bfloat16", of the matmuls' operands.
-    Raises ValueError, naming the stage or the video, for what there is not, does not fit or is not finite.
+    index: int64[m frames], frame numbers. seconds: float64[m frames]; frame numbers if video is an array.
+    video: a file (not a pipe), or frames as in `classify`. stages: names of vivit.forward's capture=, such as
+    "prelogits" [r], "features" [c], "logits" [v], "tokens" [t s c] (embedded) and "encoder/3/out". Every model also has
+    "last_tokens" [t s c], the tokens after the last layer norm (model 2: of the spatial encoder) without class token,
+    and "frames" [t c], a representation of every time index (model 2: its own; otherwise the mean of last_tokens).
+    stride: frames from one sampled frame to the next; None: the model's for a file, 1 for an array. clip_stride: frames
+    from one clip to the next; None: clips are adjacent. batch: clips per batch. dtype: of the operands of matrix
+    products, "float32" or "bfloat16". limits: on the resources that a file may use.
+    Raises ValueError, naming the stage or the video, if the model has no such stage, the video cannot be read, or a
+    result is not finite. Use stream_features for a long video.
     """
-    names = _checked(model, stages, stride, hop, batch, limits)
-    found = sliding(model, video, stride=stride, hop=hop, limits=limits)
-    size = min(batch, found.total)
+    options: dict[str, Any] = dict(stages=stages, stride=stride, clip_stride=clip_stride, batch=batch, dtype=dtype)
+    stream = stream_features(model, video, **options, limits=limits)
+    rows, show = [], progress_bar("clips")
+    for clip, arrays in stream.clips:
+        rows.append(dict(index=clip.indices, seconds=clip.stamps, **arrays))
+        show(len(rows), stream.total)
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def stream_features(
+    model: ModelData,
+    video: str | Path | np.ndarray,
+    *,
+    stages: Sequence[str] = DEFAULT_STAGES,
+    stride: int | None = None,
+    clip_stride: int | None = None,
+    batch: int = BATCH,
+    dtype: str | None = None,
+    limits: Limits | None = None,
+) -> FeatureStream:
+    """Returns a stream of the clips of `features`, which keeps one batch in memory. Arguments and errors as there."""
+    names = _checked(model, stages, stride, clip_stride, batch, limits)
+    spec = clip_spec(model, video, stride=stride, limits=limits, threads=0)
+    sliding = sliding_clips(spec, video, clip_stride=clip_stride)
+    size = min(batch, sliding.total)
 
     def run(pixels: np.ndarray) -> dict[str, jax.Array]:
         return _stages(model.params, model.preprocessed(pixels), config=model.config, names=names, dtype=dtype)
 
-    def clips() -> Iterator[tuple[Window, dict[str, np.ndarray]]]:
-        for window, arrays in computed(run, prefetched(found.clips, count=2 * size), size):
+    def clips() -> Iterator[tuple[ClipFrames, dict[str, np.ndarray]]]:
+        decoded = ((clip, (pixels,)) for clip, pixels in prefetch(sliding.clips, count=2 * size))
+        for clip, arrays in map_batched(run, decoded, size):
             if isinstance(arrays, NotFinite):
-                raise not_finite(model, arrays.clip, called(video), dtype)
-            yield window, arrays
+                raise not_finite(model, arrays.clip, video_name(video), dtype)
+            yield clip, arrays
 
-    return Features(found.total, clips())
+    return FeatureStream(sliding.total, clips())
 
 
 def write_features(
-    model: Model,
+    model: ModelData,
     videos: Sequence[str],
     path: str | Path,
     *,
     inputs: Iterable[str | Path] = (),
-    stages: Sequence[str] = USUAL,
+    stages: Sequence[str] = DEFAULT_STAGES,
     stride: int | None = None,
-    hop: int | None = None,
+    clip_stride: int | None = None,
     batch: int = BATCH,
     dtype: str | None = None,
     limits: Limits | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, ValueError]:
-    """Writes the features of videos to one npz file, and tells, by name, why a video is not in it.
+    """Writes the features of videos to one npz file. Returns the errors of the videos left out, by name.
 
-    Arguments as `features`. The file holds, for m clips: videos, their names; video: int32[m], which of them; index:
-    int64[m frames], numbers of frames; seconds: float64[m frames]; and every stage by its name, float32[m …].
-    path: must end in .npz; "-": standard output. inputs: what is read beside the videos; the file must be none of all.
-    progress: is called with (clips done, clips of the videos begun). If no video can be used nothing is written.
+    Arguments as in `features`. Arrays of the file, for m clips: "videos", the names of the videos; "video", int32[m],
+    the index of each clip's video; "index", int64[m frames], frame numbers; "seconds", float64[m frames]; every stage
+    by its name, float32[m …]. path: must end in .npz; "-" is standard output. inputs: further files that are read;
+    path must be none of them and none of the videos. progress: called with (clips done, clips of the videos begun);
+    None: a notebook shows a bar.
+    No file is written if no video can be read.
     """
-    _checked(model, stages, stride, hop, batch, limits)
+    _checked(model, stages, stride, clip_stride, batch, limits)
+    options: dict[str, Any] = dict(
+        stages=stages, stride=stride, clip_stride=clip_stride, batch=batch, dtype=dtype, limits=limits
+    )
     inputs = [*videos, *inputs]
     check_output(path, inputs)
     broken: dict[str, ValueError] = {}
     used: list[str] = []
     done = total = 0
-    with growing(path) as archive:
+    progress = progress or progress_bar("clips")
+    with open_npz(path) as writer:
         for name in videos:
-            before = archive.count
+            before = writer.count
             try:
                 with seekable(name) as file:
-                    found = features(
-                        model, file, stages=stages, stride=stride, hop=hop, batch=batch, dtype=dtype, limits=limits
-                    )
-                    total += found.total
-                    for window, arrays in found.clips:
-                        about = dict(video=np.array(len(used), np.int32), index=window.indices, seconds=window.stamps)
-                        archive.append({**about, **arrays})
+                    stream = stream_features(model, file, **options)
+                    total += stream.total
+                    for clip, arrays in stream.clips:
+                        source = dict(video=np.array(len(used), np.int32), index=clip.indices, seconds=clip.stamps)
+                        writer.append({**source, **arrays})
                         done += 1
-                        if progress is not None:
-                            progress(done, total)
+                        progress(done, total)
             except ValueError as error:
-                archive.shorten(before)
+                writer.shorten(before)
                 broken[name] = error
             else:
                 used.append(name)
         if used:
-            write_file(path, partial(archive.pack, whole={"videos": np.array(used)}), inputs=inputs)
+            write_file(path, partial(writer.pack, arrays={"videos": np.array(used)}), inputs=inputs)
     return broken
 
 
 def check_output(path: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Raises ValueError unless features can be written there. inputs: what is read."""
-    check_place(path, suffixes=(".npz",), inputs=inputs, piped="bytes")
+    """Raises ValueError unless features can be written to path. inputs: files that are read."""
+    check_writable(path, suffixes=(".npz",), inputs=inputs, piped="bytes")
 
 
 def _checked(
-    model: Model, stages: Sequence[str], stride: int | None, hop: int | None, batch: int, limits: Limits | None
+    model: ModelData,
+    stages: Sequence[str],
+    stride: int | None,
+    clip_stride: int | None,
+    batch: int,
+    limits: Limits | None,
 ) -> tuple[str, ...]:
-    """The names of the stages, each once. Raises ValueError if the model does not have one, or for what is below 1."""
+    """Returns the different stages. Raises ValueError if the model lacks one or another argument is invalid."""
     if isinstance(stages, str) or not isinstance(stages, Sequence):
         raise ValueError(f"stages is {quoted(stages)}: it must be a list of names, such as ['prelogits']")
     names = tuple(dict.fromkeys(stages))
-    known = tuple(dict.fromkeys([*compiled.stage_shapes(model.config), FRAMES, LAST_TOKENS]))
-    compiled.check_stages(names, known)
+    known = tuple(dict.fromkeys([*jitted.stage_shapes(model.config), FRAMES, LAST_TOKENS]))
+    jitted.check_stages(names, known)
     if not names:
         raise ValueError("stages is (): there must be at least one")
-    if not is_count(batch):
-        raise ValueError(f"batch is {quoted(batch)}: it must be at least 1, and at most {MOST}")
+    check_count("batch", batch)
     check_model(model.config, (limits or Limits()).memory, clips=batch)
-    check_sliding(stride, hop)
+    check_clip_stride(clip_stride)
+    Sampling(frames=model.config.frames, stride=1 if stride is None else stride)  # checks the stride
     return names
 
 
@@ -153,14 +190,14 @@ def _checked(
 def _stages(
     params: Params, video: np.ndarray, *, config: Config, names: tuple[str, ...], dtype: str | None
 ) -> dict[str, jax.Array]:
-    own = config.model == "factorised_encoder"
-    needed = {LAST_STAGE if name == LAST_TOKENS or (name == FRAMES and not own) else name for name in names}
-    found = dict(compiled.stages(params, video, config=config, names=tuple(sorted(needed)), dtype=dtype))
+    has_frames = config.model == "factorised_encoder"
+    needed = {LAST_STAGE if name == LAST_TOKENS or (name == FRAMES and not has_frames) else name for name in names}
+    result = dict(jitted.stages(params, video, config=config, names=tuple(sorted(needed)), dtype=dtype))
     if LAST_STAGE in needed:
         time, height, width = config.grid
-        tokens = found[LAST_STAGE][..., int(config.class_token) :, :]
+        tokens = result[LAST_STAGE][..., int(config.class_token) :, :]
         b, *_, c = tokens.shape
         tokens = tokens.reshape(b, time, height * width, c)
-        found[LAST_TOKENS] = tokens
-        found.setdefault(FRAMES, tokens.mean(2))
-    return {name: found[name] for name in names}
+        result[LAST_TOKENS] = tokens
+        result.setdefault(FRAMES, tokens.mean(2))
+    return {name: result[name] for name in names}

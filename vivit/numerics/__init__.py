@@ -1,1 +1,1 @@
-"""Arithmetic that XLA's form and the kernels share, so that both give the same bits."""
+"""Arithmetic that XLA's functions and the kernels share, so that both give the same bits."""

@@ -1,4 +1,4 @@
-"""The two forms of the GELU, in JAX's operations: for XLA and inside kernels alike."""
+"""The two forms of the GELU in JAX, for XLA and for the inside of kernels."""
 
 import math
 

@@ -1,8 +1,8 @@
-"""Attention dropout: which weights are kept, as a hash of where they stand.
+"""Attention dropout: a hash of each weight's index and a seed decides whether the weight is kept.
 
-The same few integer operations give the same bits in a kernel, in its backward pass, in XLA and in a test, on every
-device, however the work is cut into blocks or sharded; nothing is stored. The reference takes the same multipliers as
-an array (`multipliers`).
+The hash uses integer operations only. It gives the same bits in a kernel, in its backward pass, in XLA and in a test,
+on every device and for every split into blocks or shards, and no mask is stored. `multipliers` returns the same
+multipliers as an array, for the reference.
 """
 
 from dataclasses import dataclass, field
@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 _ODD = (np.int32(-1640531535), np.int32(2146121005), np.int32(-2073254261))  # 2³²/φ, and the two of "lowbias32"
-_BITS = 24  # of the hash that are compared with the rate
+_BITS = 24  # bits of the hash that are compared with the rate
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Dropout:
-    """Attention dropout that is drawn where it is used. seeds: int32[b h 2], random. rate: from 0 up to 1."""
+    """Attention dropout that is drawn inside the attention. seeds: int32[b h 2], random. rate: 0 ≤ rate < 1."""
 
     seeds: jax.Array
     rate: float = field(metadata={"static": True})
 
 
 def halves(dropout: Any) -> tuple[Any, Any]:
-    """The dropout of the first half of the heads and of the second; arrays and None are given as a pair, or None."""
+    """Splits dropout into the first and the second half of the heads. A pair of arrays is returned as it is."""
     if not isinstance(dropout, Dropout):
         return (None, None) if dropout is None else dropout
     half = dropout.seeds.shape[1] // 2
@@ -34,10 +34,10 @@ def halves(dropout: Any) -> tuple[Any, Any]:
 
 
 def keep(seed: tuple[jax.Array, jax.Array], counter: jax.Array, rate: float) -> jax.Array:
-    """The multiplier of the weight with this counter: 0 where dropped, 1 / (1 − rate) where kept.
+    """Returns the multiplier of the weight with this counter: 0 if dropped, 1 / (1 − rate) if kept, float32.
 
-    seed: two int32 of a batch entry and head. counter: int32, distinct for each weight of that entry and head; all of
-    shapes that broadcast. Returns float32.
+    seed: the two int32 seeds of an example and head. counter: int32, unique for each weight of that example and head.
+    The shapes must broadcast.
     """
     first, second = seed
     x = counter * _ODD[0] + first
@@ -49,14 +49,15 @@ def keep(seed: tuple[jax.Array, jax.Array], counter: jax.Array, rate: float) -> 
 
 
 def counter(outer: Any, query: Any, key: Any, queries: int, keys: int) -> Any:
-    """The number of a weight among those of its batch entry and head, for `keep`: every path must count alike."""
+    """Returns the index of a weight within its example and head, for `keep`. All implementations must number alike."""
     return (outer * queries + query) * keys + key
 
 
-def beginning_at(dropout: Dropout, outer: Any, queries: int, keys: int) -> Dropout:
-    """The dropout of a part of the weights, cut along the axis that the attention is not over: from `outer` on.
+def dropout_shard(dropout: Dropout, outer: Any, queries: int, keys: int) -> Dropout:
+    """Returns the dropout of a shard that starts at index `outer` of the axis that is not attended over.
 
-    The part's own counters begin at 0; this shifts the seeds so that it draws what the whole draws there.
+    A shard's counters begin at 0. The seeds are shifted so that it draws the same multipliers as the unsharded
+    attention.
     """
     start = jnp.asarray(counter(outer, 0, 0, queries, keys), jnp.int32)
     shift = jnp.stack([start * _ODD[0], jnp.zeros_like(start)])
@@ -64,15 +65,15 @@ def beginning_at(dropout: Dropout, outer: Any, queries: int, keys: int) -> Dropo
 
 
 def keep_of_heads(seeds: Any, first: Any, count: int, counters: jax.Array, rate: float) -> list[jax.Array]:
-    """`keep` for `count` heads from `first` on. seeds: a ref or array [1 1 2h...] of one batch entry."""
+    """Returns `keep` for `count` heads, starting at `first`. seeds: a ref or array [1 1 2h...] of one example."""
     heads = [first + i for i in range(count)]
     return [keep((seeds[0, 0, 2 * head], seeds[0, 0, 2 * head + 1]), counters, rate) for head in heads]
 
 
 def multipliers(dropout: Dropout, outer: int, queries: int, keys: int) -> jax.Array:
-    """All multipliers of a core at once: float32[b outer h q k]; outer is the axis that the attention is not over.
+    """Returns all multipliers of an attention core: float32[b outer h q k].
 
-    `spatial` has outer = t, `temporal` has outer = s, `joint` has outer = 1.
+    outer: the size of the axis that is not attended over: t in `spatial`, s in `temporal`, 1 in `joint`.
     """
     b, heads, _ = dropout.seeds.shape
     shape = (b, outer, heads, queries, keys)

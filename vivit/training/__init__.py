@@ -1,1 +1,1 @@
-"""Training: recipes, optimiser, losses, the step, and how it is split over devices. Needs the [train] extra."""
+"""Training: recipe, optimiser, loss, training step and sharding over devices. Needs the [train] extra."""

@@ -1,4 +1,7 @@
-"""One process, or one cluster, at a time in a run's folder: a lock that the kernel releases when its holder dies."""
+"""Locks a run's folder for one process, or one cluster, at a time.
+
+The kernel releases the lock when the process ends.
+"""
 
 import errno
 import fcntl
@@ -12,27 +15,27 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-NAME = "lock"  # in the folder; it stays there, since removing it would let two in
+NAME = "lock"  # never removed: removing it would let two processes hold the lock
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds the folder, which is made if it is not there; of a cluster's processes the first holds it for all.
+    """Holds the lock of a folder, which is created if it is missing. In a cluster process 0 holds it for all processes.
 
-    Raises ValueError that names the process which holds it, and OSError if the folder cannot be written; in a cluster
-    in all processes.
+    Raises ValueError that names the process which holds the lock, and OSError if the folder cannot be written; in a
+    cluster all processes raise.
     """
     descriptor, error = None, None
     if jax.process_index() == 0:
         try:
-            descriptor = _taken(folder)
-        except (ValueError, OSError) as refused:
-            error = refused
+            descriptor = _acquire(folder)
+        except (ValueError, OSError) as failure:
+            error = failure
     try:
         if jax.process_count() > 1:
             failed = multihost_utils.broadcast_one_to_all(np.array(error is not None))
             if failed and error is None:
-                error = ValueError(f"{folder} was refused to process 0 of this cluster, whose message says why")
+                error = ValueError(f"{folder} could not be locked by process 0 of this cluster: see its error message")
         if error is not None:
             raise error
         yield
@@ -41,8 +44,8 @@ def locked(folder: Path) -> Iterator[None]:
             os.close(descriptor)
 
 
-def _taken(folder: Path) -> int:
-    """The open file that is the lock. Its first line, of the holder, is only there to be shown."""
+def _acquire(folder: Path) -> int:
+    """Returns the descriptor of the locked file. The file's first line names the process for error messages only."""
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -60,6 +63,7 @@ def _taken(folder: Path) -> int:
 
 
 def _holder(descriptor: int) -> str:
+    """Describes the process that holds the lock, and closes the descriptor."""
     process, _, host = os.pread(descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
     os.close(descriptor)
     where = f" of {host}" if host and host != socket.gethostname() else ""

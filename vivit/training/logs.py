@@ -1,8 +1,8 @@
-"""What is measured while a model learns: as lines of JSON, and as TensorBoard files (without TensorFlow).
+"""Writes the metrics of a training run as JSON lines and as TensorBoard files, without TensorFlow.
 
-metrics.jsonl is the record. A line is an event: its step, its kind, the time in seconds since 1970, and the values; one
-that is not finite is null. A process may be killed at any moment: a line that it did not finish is cut off when its
-run goes on. TensorBoard's files stand in a folder of their own.
+metrics.jsonl is the record. Each line is one event: its step, its kind, the time in seconds since 1970, and its values;
+a value that is not finite is written as null. If a process is killed while it writes a line, that line is removed when
+the run resumes. The TensorBoard files are in a folder of their own.
 """
 
 import json
@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from vivit.json_files import as_object
-from vivit.writing import naming, write_file
+from vivit.files.atomic import report_write_errors, write_file
+from vivit.files.json_files import parse_object
 
-METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"  # names within the folder
+METRICS, TENSORBOARD = "metrics.jsonl", "tensorboard"  # names in the folder of a run
 Kind = Literal["train", "validation"]
 RESERVED = ("step", "kind", "time")
 
@@ -25,10 +25,11 @@ RESERVED = ("step", "kind", "time")
 class Logs:
     """Appends events to folder/metrics.jsonl and folder/tensorboard/.
 
-    resume_step: the step from which a run goes on; events after it, which are going to happen again, are dropped, from
-    TensorBoard's view too. None: a new run.
-    Raises ValueError if the folder has events of another run already, if its lines are damaged (but for the end of the
-    last one), or without tensorboardX.
+    resume_step: the step from which the run resumes; later events, which will be repeated, are removed from
+    metrics.jsonl and hidden by TensorBoard. None: a new run.
+
+    Raises ValueError if the folder already has events of another run, if a line other than an incomplete last one is
+    damaged, or if tensorboardX is not installed.
     """
 
     def __init__(self, folder: str | Path, resume_step: int | None = None) -> None:
@@ -36,7 +37,7 @@ class Logs:
         self._path = Path(folder) / METRICS
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if resume_step is not None:
-            _cut_after(self._path, resume_step)
+            _truncate_after(self._path, resume_step)
         elif self._path.exists() and read_metrics(self._path):
             raise ValueError(f"{self._path} has the events of another run: resume that, or name another folder")
         else:
@@ -51,23 +52,24 @@ class Logs:
         self.close()
 
     def write(self, step: int, values: dict[str, float], kind: Kind = "train") -> None:
-        """Appends one event. Raises ValueError for another kind, or if a value has a name of the event's own.
+        """Appends one event.
 
-        Raises OSError that names the file if the disk is full.
+        Raises ValueError for an unknown kind or a value with a reserved name, and OSError that names the file if the
+        disk is full.
         """
         if kind not in get_args(Kind):
             raise ValueError(f"kind is {kind!r}: it must be one of {', '.join(get_args(Kind))}")
-        if taken := [name for name in values if name in RESERVED]:
-            raise ValueError(f"values has {taken[0]!r}: an event has one of its own, name it otherwise")
+        if reserved := [name for name in values if name in RESERVED]:
+            raise ValueError(f"values has {reserved[0]!r}: this name is reserved, use another")
         numbers = {name: float(value) for name, value in values.items()}
         event = {"step": int(step), "kind": kind, "time": round(time.time(), 3)}
         event |= {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        with naming(self._path):
+        with report_write_errors(self._path):
             _append(self._file, json.dumps(event, ensure_ascii=False, allow_nan=False).encode() + b"\n")
         self._tensorboard.write(int(step), {f"{kind}/{name}": number for name, number in numbers.items()})
 
     def close(self) -> None:
-        """Closing twice is closing once."""
+        """Closes the files. Further calls have no effect."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -75,15 +77,18 @@ class Logs:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The events of a metrics.jsonl in order; the end of a last line that was not finished is left out.
+    """Returns the events of a metrics.jsonl in order, without an incomplete last line.
 
-    Raises ValueError, naming the line, if another one is no event.
+    Raises ValueError, naming the line, if any other line is not an event.
     """
     return [json.loads(line) for line in _lines(Path(path))]
 
 
 def _append(file: int, line: bytes) -> None:
-    """One call of the system for all of it, so that a killed process leaves all or none; a full disk none either."""
+    """Appends a line completely or not at all: if the disk is full, the previous size is restored.
+
+    A single system call writes the line where possible, so that a killed process leaves no part of it.
+    """
     before = os.fstat(file).st_size
     try:
         while line:
@@ -93,8 +98,8 @@ def _append(file: int, line: bytes) -> None:
         raise
 
 
-def _cut_after(path: Path, step: int) -> None:
-    """Leaves the whole lines up to this step. The file is replaced at once, or stays as it is."""
+def _truncate_after(path: Path, step: int) -> None:
+    """Removes the events after a step. The file is replaced atomically."""
     if not path.exists():
         return
     kept = b"".join(line for line in _lines(path) if json.loads(line)["step"] <= step)
@@ -103,26 +108,26 @@ def _cut_after(path: Path, step: int) -> None:
 
 
 def _lines(path: Path) -> list[bytes]:
-    """Whole lines with an event each."""
+    """Returns the complete lines, each of which is a valid event."""
     if not path.is_file():
         raise ValueError(f"{path} is not a file: it must be a {METRICS}")
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     lines = [line + b"\n" for line in whole.split(b"\n")] if whole else []
     for number, line in enumerate(lines, 1):
-        where = f"{path} line {number}"
+        source = f"{path} line {number}"
         try:
-            event = as_object(line.decode(), where)
+            event = parse_object(line.decode(), source)
             event.count("step", least=0)
             event.choice("kind", get_args(Kind))
         except ValueError as error:
-            raise ValueError(f"{where} is damaged: it must be a JSON object with a step and a kind: {error}") from None
+            raise ValueError(f"{source} is damaged: it must be a JSON object with a step and a kind: {error}") from None
     return lines
 
 
 def _tensorboard() -> Any:
-    """Makes a file of TensorBoard's in a folder, for a run that goes on from a step, None: that begins.
+    """Returns a class that writes scalars to a TensorBoard file in a folder. resume_step: as in Logs.
 
-    Written here, not by the library's thread, whose full disk would be nobody's error.
+    The records are written here because the library writes them in a thread that ignores a full disk.
     """
     try:
         from tensorboardX import record_writer, summary
@@ -130,7 +135,7 @@ def _tensorboard() -> Any:
     except ImportError:
         raise ValueError('tensorboardX is not installed: install it with: pip install "vivit[train]"') from None
 
-    messages: Any = event_pb2  # generated, so that nothing is known of it
+    messages: Any = event_pb2  # generated code without type annotations
 
     def record(**fields: Any) -> bytes:
         data = messages.Event(wall_time=time.time(), **fields).SerializeToString()
@@ -140,13 +145,13 @@ def _tensorboard() -> Any:
 
     class Scalars:
         def __init__(self, folder: Path, resume_step: int | None) -> None:
-            # its time to the nanosecond, or a run that goes on within a second would replace its own file
+            # nanoseconds, so that a run resumed within the same second does not overwrite its own file
             self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-            with naming(self._path):
+            with report_write_errors(self._path):
                 folder.mkdir(parents=True, exist_ok=True)
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             self._append(record(file_version="brain.Event:2"))
-            if resume_step is not None:  # TensorBoard then drops what it has of later steps
+            if resume_step is not None:  # TensorBoard then drops events of later steps
                 self._append(
                     record(step=resume_step + 1, session_log=messages.SessionLog(status=messages.SessionLog.START))
                 )
@@ -159,7 +164,7 @@ def _tensorboard() -> Any:
             os.close(self._file)
 
         def _append(self, data: bytes) -> None:
-            with naming(self._path):
+            with report_write_errors(self._path):
                 _append(self._file, data)
 
     return Scalars

@@ -1,4 +1,4 @@
-"""From a Recipe to an optax optimiser: schedule, clipping, momentum or Adam, weight decay, layer decay, freezing."""
+"""Builds the optax optimiser of a Recipe: schedule, clipping, momentum or Adam, weight decay, layer decay, freezing."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,14 +11,14 @@ import numpy as np
 import optax
 
 from vivit.reference.config import Config
-from vivit.reference.params import Leaf, Params, leaves, shapes
+from vivit.reference.params import Leaf, Params, convert, leaves, shapes
 from vivit.training.recipe import Recipe, Steps
 
 
 def learning_rate(recipe: Recipe, steps: Steps) -> Callable[[Any], jax.Array]:
-    """base · min(1, s/w) · ½(1 + cos π·max(0, s−w)/(S−w)) of update s, from 0; float32.
+    """Returns the schedule, a function of the update s from 0: base · min(1, s/w) · ½(1 + cos π·max(0, s−w)/(S−w)).
 
-    Source: the published training code. w: steps.warmup, S: steps.total.
+    w: steps.warmup, S: steps.total. Returns float32. Source: the published training code.
     """
 
     def rate(step: Any) -> jax.Array:
@@ -31,10 +31,11 @@ def learning_rate(recipe: Recipe, steps: Steps) -> Callable[[Any], jax.Array]:
 
 
 def optimiser(recipe: Recipe, config: Config, steps: Steps) -> optax.GradientTransformation:
-    """The optimiser of a model's parameters.
+    """Returns the optimiser of a model's parameters.
 
-    The gradient's norm is that of what is trained, all devices together. Its state is float32, and none is kept for
-    what is frozen. Raises ValueError for a pattern of recipe.freeze that no leaf has, or if everything is frozen.
+    The gradient norm is computed over the trained leaves, on all devices together. The optimiser's state is float32;
+    frozen leaves have none. Raises ValueError for a pattern of recipe.freeze that matches no leaf, or if every leaf is
+    frozen.
     """
     chain = []
     if recipe.clip_norm is not None:
@@ -47,50 +48,54 @@ def optimiser(recipe: Recipe, config: Config, steps: Steps) -> optax.GradientTra
     chain.append(optax.scale_by_learning_rate(learning_rate(recipe, steps)))
     if recipe.layer_decay != 1:
         chain.append(_scale_by(layer_multipliers(config, recipe.layer_decay)))
-    still = frozen(config, recipe.freeze)
-    whole = optax.chain(*chain)
-    if any(jax.tree.leaves(still)):
-        labels = jax.tree.map(lambda leaf: "frozen" if leaf else "trained", still)
-        whole = optax.multi_transform({"trained": whole, "frozen": optax.set_to_zero()}, labels)
+    frozen_leaves = frozen(config, recipe.freeze)
+    chained = optax.chain(*chain)
+    if any(jax.tree.leaves(frozen_leaves)):
+        labels = jax.tree.map(lambda leaf: "frozen" if leaf else "trained", frozen_leaves)
+        chained = optax.multi_transform({"trained": chained, "frozen": optax.set_to_zero()}, labels)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):  # Adam raises a float to the power of an integer
-            return whole.update(updates, state, params)
+            return chained.update(updates, state, params)
 
-    return optax.GradientTransformation(whole.init, update)
+    return optax.GradientTransformation(chained.init, update)
 
 
 def decayed(params: Any) -> Any:
-    """Which leaves weight decay acts on, as a tree of bool: kernels; no biases, norms, positions, class tokens."""
-    return _with_paths(params, lambda path, _: path.endswith("/kernel"))
+    """Returns a tree of bool: True for the leaves with weight decay, which are the kernels.
+
+    optax's MaskedNode, a NamedTuple without fields, stays.
+    """
+    return convert(params, lambda path, _: path.endswith("/kernel"))
 
 
 def frozen(config: Config, patterns: Sequence[str]) -> Params:
-    """Which leaves are not trained, as a tree of bool.
+    """Returns a tree of bool: True for the leaves that are not trained.
 
-    patterns: of whole paths as params.leaves gives them, either with * and ? ("embedding/*", "encoder/blocks/*") or
-    regular expressions that begin with ^ ("^(?!head)" is everything but the head). Layers share a leaf: all or none.
-    Raises ValueError for a pattern that no path matches, or if nothing is left to train.
+    patterns: matched against whole paths as in params.leaves, either with * and ? ("embedding/*", "encoder/blocks/*")
+    or as regular expressions that begin with ^ ("^(?!head)" matches everything but the head). All layers of a stack
+    share one leaf, so a pattern freezes all of them or none. Raises ValueError for a pattern that matches no path, or
+    if no leaf is left to train.
     """
     paths = [path for path, _ in leaves(shapes(config))]
-    still = set()
+    matched = set()
     for pattern in patterns:
         found = [path for path in paths if _matches(path, pattern)]
         if not found:
             raise ValueError(f"freeze has {pattern!r}: it must match a leaf, such as {paths[0]} or {paths[-1]}")
-        still |= set(found)
-    if len(still) == len(paths):
-        raise ValueError(f"freeze is {tuple(patterns)}: it must leave something to train")
-    return _with_paths(shapes(config), lambda path, _: path in still)
+        matched |= set(found)
+    if len(matched) == len(paths):
+        raise ValueError(f"freeze is {tuple(patterns)}: it must leave at least one leaf to train")
+    return convert(shapes(config), lambda path, _: path in matched)
 
 
 def layer_multipliers(config: Config, decay: float) -> Params:
-    """What each leaf's learning rate is multiplied by: decay^(L + 1 − depth), arrays that broadcast with the leaf.
+    """Returns the factor of each leaf's learning rate: decay^(L + 1 − depth), arrays that broadcast with the leaf.
 
-    The embedding has depth 0, layer i of all L has i + 1, the head and what stands before it L + 1. A temporal
-    encoder's layers come after the spatial one's; its class token and positions count as the layer before it, and the
-    spatial encoder's last norm as the layer that it follows. Layers are stacked in one leaf: there the multiplier is
-    float32[l 1 …], else float32[].
+    The embedding has depth 0, layer i of L has depth i + 1, the head and the representation layer have depth L + 1. The
+    layers of a temporal encoder follow those of the spatial one; its class token and positions have the depth of the
+    last spatial layer, and so has the spatial encoder's final norm. Leaves with stacked layers have float32[l 1 …], all
+    others float32[].
     """
     first = {"encoder": 0}
     last = config.layers
@@ -111,7 +116,7 @@ def layer_multipliers(config: Config, decay: float) -> Params:
             depth = np.array(first[part])
         return (decay ** (last + 1.0 - depth)).astype(np.float32)
 
-    return _with_paths(shapes(config), multiplier)
+    return convert(shapes(config), multiplier)
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -123,18 +128,8 @@ def _matches(path: str, pattern: str) -> bool:
         raise ValueError(f"freeze has {pattern!r}: it must be a regular expression ({error})") from None
 
 
-def _with_paths(tree: Any, function: Callable[[str, Any], Any], path: str = "") -> Any:
-    """The same tree with function(path, leaf) in place of every leaf; what optax masks stays."""
-    if tree is None or isinstance(tree, optax.MaskedNode):
-        return tree
-    if not hasattr(tree, "_fields"):
-        return function(path, tree)
-    parts = zip(tree._fields, tree, strict=True)
-    return type(tree)(*(_with_paths(part, function, f"{path}/{field}" if path else field) for field, part in parts))
-
-
 def _scale_by(multipliers: Params) -> optax.GradientTransformation:
-    """Multiplies every update by its leaf's multiplier."""
+    """Multiplies every update by the multiplier of its leaf."""
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         def scaled(leaf: Any, multiplier: np.ndarray) -> Any:

@@ -1,6 +1,6 @@
-"""Pictures of a training and of an evaluation: learning curves and confusion matrices, as PNG files.
+"""Draws learning curves and confusion matrices as PNG files.
 
-Names are shown as they are: a $ in them is no formula.
+Names are drawn literally: "$" does not start a formula.
 """
 
 import math
@@ -11,24 +11,25 @@ from typing import Any
 import numpy as np
 
 from vivit import figures
-from vivit.printable import printable
+from vivit.files.paths import printable
 from vivit.training.logs import read_metrics
 
 INK, FAINT, GRID = "#1a1a2e", "#9db4d6", "#e4e4ea"
 BLUE, ORANGE = "#2f5d9f", "#d9702b"
 LINES = (BLUE, ORANGE, "#3d8f5f", "#8a4fa3", "#b8962e", "#5c6b7a", "#c2476b", "#3aa0ae")
-SMOOTHING = 40  # the loss is averaged over a fortieth of its points
-WRITTEN = 15  # classes up to which a cell's number is written into it
-LARGEST = 400  # classes up to which all have their names; beyond, every n-th
+SMOOTHING = 40  # the loss is averaged over 1/40 of its points
+NUMBERED = 15  # up to this many classes, cells show their numbers
+NAMED = 400  # up to this many classes, all are named; beyond, every n-th
 
 
 def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") -> None:
-    """Draws the loss, the learning rate and what was validated over the steps.
+    """Draws the loss, the learning rate and the validation metrics over the steps.
 
-    metrics: a metrics.jsonl, whose events may hold "loss" and "learning_rate" (kind train), and "loss" and fractions
-    of any name, such as "top_1" (kind validation). png: the file, which appears whole. title: unless one is given, the
-    name of the folder that was trained in, which metrics is in.
-    Raises ValueError if there is no event of training or validation, or without Matplotlib.
+    metrics: a metrics.jsonl, whose events may hold "loss" and "learning_rate" (kind train), and "loss" and fractions of
+    any name, such as "top_1" (kind validation). png: the file to write, atomically. title: defaults to the name of the
+    folder that holds `metrics`.
+
+    Raises ValueError if there is no training or validation event, or Matplotlib is not installed.
     """
     figures.check_installed()
     from matplotlib.ticker import PercentFormatter
@@ -49,7 +50,7 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     if not panels:
         raise ValueError(f"{metrics} has no loss, learning rate or validation: it must have events with one")
     heights = {"loss": 3.2, "learning rate": 1.3, "validation": 3.2}
-    figure = figures.blank(8.5, sum(heights[name] for name in panels) + 0.8, layout="constrained")
+    figure = figures.new_figure(8.5, sum(heights[name] for name in panels) + 0.8, layout="constrained")
     ratios = [heights[name] for name in panels]
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
     for name, ax in zip(panels, axes, strict=True):
@@ -69,15 +70,16 @@ def learning_curves(metrics: str | Path, png: str | Path, *, title: str = "") ->
     axes[-1].set_xlabel("step")
     heading = title or f"Learning curves of {printable(Path(metrics).absolute().parent.name)}"
     figure.suptitle(heading, parse_math=False, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    figures.write(figure, Path(png))
+    figures.write_png(figure, Path(png))
 
 
 def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, *, title: str = "") -> None:
-    """Draws how often the examples of each class (row) were taken for each class (column).
+    """Draws how often the examples of each class (row) were classified as each class (column).
 
-    counts: int[v v], as metrics.confusion has it; rows are shown in percent of their examples, and those without any
-    are hatched. names: of the classes. png: the file, which appears whole.
-    Raises ValueError if these do not fit each other, or without Matplotlib.
+    counts: int[v v], as returned by metrics.confusion; rows are shown in percent of their examples, and rows without
+    examples are hatched. names: of the v classes. png: the file to write, atomically.
+
+    Raises ValueError if the sizes disagree, or Matplotlib is not installed.
     """
     counts = np.asarray(counts)
     v = len(names)
@@ -88,50 +90,50 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str], png: str | Path, 
     from matplotlib.ticker import PercentFormatter
 
     examples = counts.sum(1)
-    parts = np.divide(counts, examples[:, np.newaxis], out=np.zeros((v, v)), where=examples[:, np.newaxis] > 0)
-    # inches of a cell: room for a number in it, then for a name beside it
-    cell = 0.62 if v <= WRITTEN else max(0.1, min(0.3, 18 / v)) if v <= LARGEST else 0.1 * LARGEST / v
-    letters = 9 if v <= WRITTEN else min(8.5, max(5.0, 52 * cell))
+    fractions = np.divide(counts, examples[:, np.newaxis], out=np.zeros((v, v)), where=examples[:, np.newaxis] > 0)
+    # cell size in inches: room for a number inside it, else for a name beside it
+    cell = 0.62 if v <= NUMBERED else max(0.1, min(0.3, 18 / v)) if v <= NAMED else 0.1 * NAMED / v
+    letters = 9 if v <= NUMBERED else min(8.5, max(5.0, 52 * cell))
     side = cell * v
     margin = min(3.2, 0.5 + 0.011 * letters * max(map(len, names)))
-    figure = figures.blank(side + margin + 1.5, side + margin + 1.0)
+    figure = figures.new_figure(side + margin + 1.5, side + margin + 1.0)
     width, height = figure.get_size_inches()
     ax = figure.add_axes((margin / width, margin / height, side / width, side / height))
-    shade = PowerNorm(0.5, vmin=0, vmax=1)  # by the root: few confusions among many examples are seen too
-    image = ax.imshow(parts, cmap="Blues", norm=shade, interpolation="nearest")
+    shade = PowerNorm(0.5, vmin=0, vmax=1)  # square root, so that rare confusions are visible
+    image = ax.imshow(fractions, cmap="Blues", norm=shade, interpolation="nearest")
     for row in np.flatnonzero(examples == 0).tolist():
         ax.axhspan(row - 0.5, row + 0.5, facecolor="#f2f2f2", edgecolor="#bbbbbb", hatch="////", linewidth=0)
-    places = np.arange(0, v, math.ceil(v / LARGEST))
+    indices = np.arange(0, v, math.ceil(v / NAMED))
     for axis, rotation in ((ax.xaxis, 90), (ax.yaxis, 0)):
         axis.set_ticks(
-            places, [figures.short(names[place]) for place in places.tolist()], rotation=rotation, parse_math=False
+            indices, [figures.shorten(names[index]) for index in indices.tolist()], rotation=rotation, parse_math=False
         )
         axis.set_tick_params(labelsize=letters, length=0, pad=3)
-    thin = dict(color=GRID, linewidth=0.8 if v <= WRITTEN else 0.3)
+    thin = dict(color=GRID, linewidth=0.8 if v <= NUMBERED else 0.3)
     ax.hlines(np.arange(1, v) - 0.5, -0.5, v - 0.5, **thin)
     ax.vlines(np.arange(1, v) - 0.5, -0.5, v - 0.5, **thin)
     ax.set(xlim=(-0.5, v - 0.5), ylim=(v - 0.5, -0.5))
-    if v <= WRITTEN:
+    if v <= NUMBERED:
         for row, column in zip(*np.nonzero(counts), strict=True):
-            color = "white" if parts[row, column] > 0.3 else INK
-            text = f"{100 * parts[row, column]:.0f}"
+            color = "white" if fractions[row, column] > 0.3 else INK
+            text = f"{100 * fractions[row, column]:.0f}"
             ax.text(column, row, text, ha="center", va="center", color=color, fontsize=letters)
     larger = min(16, max(10, 1.1 * side))
     ax.set_ylabel("class", fontsize=larger)
     ax.set_xlabel("recognised as", fontsize=larger)
     accuracy = np.trace(counts) / max(1, counts.sum())
-    found = f"{100 * accuracy:.1f} % of {int(counts.sum()):,} examples recognised"
-    heading = f"{title}: {found}" if title else found
+    accuracy_text = f"{100 * accuracy:.1f} % of {int(counts.sum()):,} examples recognised"
+    heading = f"{title}: {accuracy_text}" if title else accuracy_text
     ax.set_title(heading, loc="left", fontsize=larger, color=INK, pad=10, parse_math=False)
     bar = figure.add_axes(((margin + side + 0.2) / width, margin / height, 0.16 / width, min(side, 4.0) / height))
     figure.colorbar(image, cax=bar, ticks=[0, 0.01, 0.05, 0.25, 0.5, 1], format=PercentFormatter(1.0, decimals=0))
-    bar.set_ylabel("part of the class's examples", fontsize=8)
+    bar.set_ylabel("fraction of the class's examples", fontsize=8)
     bar.tick_params(labelsize=8)
-    figures.write(figure, Path(png), tight=True)
+    figures.write_png(figure, Path(png), tight=True)
 
 
 def _series(events: list[dict[str, Any]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """(steps, values) by name, without what was not finite."""
+    """Returns (steps, values) by name, without values that are not finite."""
     pairs: dict[str, list[tuple[int, float]]] = {}
     for event in events:
         for name, value in event.items():
@@ -157,7 +159,7 @@ def _draw_loss(ax: Any, train: tuple | None, validation: tuple | None) -> None:
 
 
 def _draw_validation(ax: Any, validation: dict[str, tuple]) -> None:
-    """Fractions as lines, each named with its last value."""
+    """Draws fractions as lines, each labelled with its last value."""
     for number, (name, (steps, values)) in enumerate(sorted(validation.items(), key=lambda pair: -pair[1][1][-1])):
         color, dashes = LINES[number % len(LINES)], "-" if number < len(LINES) else "--"
         label = f"{name.replace('_', ' ')}  {100 * values[-1]:.1f} %"

@@ -1,26 +1,29 @@
-"""Where and on what a training runs; what it learns is recipe.py's."""
+"""Defines Run: the folder, intervals, devices and threads of a training run. What the run learns is in recipe.py."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vivit.inference.ahead import check_threads
+from vivit.video.prefetch import check_threads
 
 if TYPE_CHECKING:
-    from vivit.data.loading import Broken
+    from vivit.data.clips import Broken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Where and on what a training runs: nothing here changes what is learned, so that it may change on a resume.
+    """Options of a training run that do not change what it learns, so they may change when it resumes.
 
-    folder: receives checkpoints/, metrics.jsonl, TensorBoard's files, best/, the model of the best validation so far,
-    and, at the end, model/, the last. save_every, log_every: steps. keep: checkpoints. validate_every: steps; None:
-    after each epoch and at the end. patience: validations that may follow the best one before the run ends; None: any
-    number. mesh: devices along data, sequence and model, (1, 1, 1): the first alone; None: all along data. threads:
-    that decode. broken: "fail" or "skip" videos that cannot be used; what is damaged fails or is used as it is
-    (loading.training_batches). cache: a folder for decoded frames. Raises ValueError, naming the field and the
-    requirement.
+    folder: receives checkpoints/, metrics.jsonl, TensorBoard's files, best/ (the model of the best validation so far)
+        and, at the end, model/ (the last model).
+    save_every, log_every: intervals in steps. keep: number of checkpoints to keep.
+    validate_every: interval in steps; None: after each epoch and at the end.
+    patience: number of validations without a new best after which the run ends; None: no limit.
+    mesh: devices along data, sequence and model; (1, 1, 1): the first device alone; None: all devices along data.
+    threads: number of decoding threads. cache: a folder for decoded frames.
+    broken: "fail" or "skip" for videos that cannot be used; loading.training_batches describes damaged ones.
+
+    Raises ValueError, naming the field and the requirement.
     """
 
     folder: Path

@@ -1,7 +1,8 @@
-"""Checkpoints of a training run: the whole state and the loader's position, written in the background, whole or not.
+"""Saves and restores checkpoints of a training run: the whole state and the loader's position.
 
-Orbax writes them; what is added here is that a run goes on only with the choices it began with, and that what is read
-is what was written: every array's sum over its bits is kept beside it.
+Orbax writes the files, atomically and in the background. This module adds two checks: a run resumes only with the
+options it began with, and the restored arrays equal the written ones. For that a checksum over the bits of every array
+is saved with them.
 """
 
 import contextlib
@@ -20,22 +21,23 @@ import orbax.checkpoint as ocp
 
 from vivit.training.step import TrainState
 
-MOST_LETTERS = 200  # of what the library says
+MAX_LETTERS = 200  # of the library's error messages, in ours
 
 _log = logging.getLogger("vivit.training")
 
 
 class Restored(NamedTuple):
-    """What a run goes on from."""
+    """The state to resume from, and the loader's position."""
 
     state: TrainState
-    position: dict[str, Any]  # the loader's
+    position: dict[str, Any]  # of the loader
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder, the newest `keep` of them.
+    """The checkpoints of one run in a folder, of which the newest `keep` remain.
 
-    choices: what a run must not change, as JSON data by name. Raises ValueError if the folder is a file.
+    choices: what must stay the same when the run resumes, as JSON data by name (loop.run_identity). Raises ValueError
+    if the folder is a file.
     """
 
     def __init__(self, folder: Path, choices: dict[str, Any], *, keep: int = 3) -> None:
@@ -43,55 +45,56 @@ class Checkpoints:
             raise ValueError(f"keep is {keep}: it must be at least 1")
         if folder.exists() and not folder.is_dir():
             raise ValueError(f"{folder} is a file: it must be a folder, or not be there")
-        self._folder, self._choices, self._shown = folder.absolute(), choices, folder
+        self._folder, self._choices, self._given_folder = folder.absolute(), choices, folder
         self._options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             cleanup_tmp_directories=True,
-            # else a folder that cannot be made is found by a thread for which others wait twenty minutes
+            # otherwise a thread fails to create the folder, and the others wait 20 minutes for it
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         self._manager = ocp.CheckpointManager(self._folder, options=self._options)
 
     def save(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
-        """Begins to write; the state may be changed as soon as this returns.
+        """Starts to write a checkpoint in the background. The state may be changed as soon as this returns.
 
-        Raises OSError, naming the folder, if this or the checkpoint before it could not be written.
+        Raises OSError, naming the folder, if this or the previous checkpoint could not be written.
         """
         more = {"choices": self._choices, "position": position, "sums": _sums(state)}
-        state = jax.tree.map(jnp.copy, state)  # the next update gives the arrays' memory away
+        state = jax.tree.map(jnp.copy, state)  # the next update donates the arrays' memory
         args = ocp.args.Composite(state=ocp.args.StandardSave(state), more=ocp.args.JsonSave(more))
         self._attempt(lambda: self._manager.save(step, args=args, force=True))
 
     def wait(self) -> None:
-        """Returns when all is written. Raises OSError as save does."""
+        """Waits until all checkpoints are written. Raises OSError as `save` does."""
         self._attempt(self._manager.wait_until_finished)
 
     def rescue(self, step: int, state: TrainState, position: dict[str, Any]) -> None:
-        """Writes a state unless it is there, whatever became of the checkpoints before it. Raises OSError as save does.
+        """Writes a checkpoint unless it exists, and waits for it. Raises OSError as `save` does.
 
-        The library remembers what failed and what was removed from outside, so it begins anew.
+        Earlier failures are ignored. A new manager is used, because the library remembers failures and files that were
+        since removed.
         """
-        with contextlib.suppress(Exception):  # what did not succeed before
+        with contextlib.suppress(Exception):  # errors of earlier checkpoints
             self._manager.close()
         if self.latest() != step:
-            self._attempt(self._begin_anew)
+            self._attempt(self._reopen)
             self.save(step, state, position)
             self.wait()
 
-    def _begin_anew(self) -> None:
+    def _reopen(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(self._folder, options=self._options)
 
     def latest(self) -> int | None:
-        """The newest step that there is a checkpoint of, whole or not; asked of the disk, whatever became of it."""
+        """Returns the newest step in the folder, with a checkpoint complete or not; None if there is none."""
         steps = (int(path.name) for path in self._folder.glob("*") if path.name.isdigit())
         return max(steps, default=None)
 
     def restore(self, like: TrainState) -> Restored | None:
-        """The newest checkpoint that can be read; None if there is none. Broken ones are put aside with a warning.
+        """Returns the newest readable checkpoint, or None if there is none. Broken ones are renamed, with a warning.
 
-        like: a state of the same shapes on the devices that it is to be on. Raises ValueError if the run's choices
-        were others, or if every checkpoint is broken.
+        like: a state with the shapes and devices that the restored state is to have. Raises ValueError if the run's
+        options have changed, or if every checkpoint is broken.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -99,19 +102,27 @@ class Checkpoints:
                 return self._read(step, like)
             except ChangedRunError:
                 raise
-            except Exception as error:  # a damaged file can fail anywhere below
+            except Exception as error:  # a damaged file can fail anywhere in the libraries
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                _log.warning("the checkpoint of step %d is broken and put aside: %s", step, reason[:MOST_LETTERS])
-                self._put_aside(step)
+                _log.warning(
+                    "the checkpoint of step %d is broken, and renamed to broken-%d: %s",
+                    step,
+                    step,
+                    reason[:MAX_LETTERS],
+                )
+                self._set_aside(step)
         if steps:
-            raise ValueError(f"{self._folder} has no checkpoint that can be read: of steps {steps} all are broken")
+            raise ValueError(f"{self._folder} has no readable checkpoint: those of steps {steps} are all broken")
         return None
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """Waits and lets go. Raises OSError as save does, unless something else went wrong before."""
+        """Waits for the writes and closes the manager.
+
+        Raises OSError as `save` does, unless another exception is raised.
+        """
         try:
             self._attempt(self._manager.close)
         except OSError:
@@ -120,19 +131,19 @@ class Checkpoints:
 
     def _read(self, step: int, like: TrainState) -> Restored:
         shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        more = self._part(step, more=ocp.args.JsonRestore())
+        more = self._read_item(step, more=ocp.args.JsonRestore())
         self._check_choices(more["choices"])
-        state = self._part(step, state=ocp.args.StandardRestore(shapes))
+        state = self._read_item(step, state=ocp.args.StandardRestore(shapes))
         if _sums(state) != more["sums"]:
-            raise ValueError("its arrays are not those that were written")
+            raise ValueError("its arrays differ from those that were written")
         return Restored(state, more["position"])
 
-    def _part(self, step: int, **wanted: Any) -> Any:
-        """The one part of a checkpoint that is wanted."""
-        (name,) = wanted
-        return self._manager.restore(step, args=ocp.args.Composite(**wanted))[name]
+    def _read_item(self, step: int, **item: Any) -> Any:
+        """Returns the one item of a checkpoint that is named by the keyword."""
+        (name,) = item
+        return self._manager.restore(step, args=ocp.args.Composite(**item))[name]
 
-    def _put_aside(self, step: int) -> None:
+    def _set_aside(self, step: int) -> None:
         aside = self._folder / f"broken-{step}"
         if jax.process_index() == 0:
             shutil.rmtree(aside, ignore_errors=True)
@@ -142,26 +153,33 @@ class Checkpoints:
     def _check_choices(self, before: dict[str, Any]) -> None:
         changed = [name for name in {**before, **self._choices} if before.get(name) != self._choices.get(name)]
         if changed:
-            told = "; ".join(f"{name} was {before.get(name)!r} and is {self._choices.get(name)!r}" for name in changed)
-            raise ChangedRunError(f"{self._folder} is of another run: {told}; name another folder, or what it was")
+            differences = "; ".join(
+                f"{name} was {before.get(name)!r} and is {self._choices.get(name)!r}" for name in changed
+            )
+            raise ChangedRunError(
+                f"{self._folder} is of another run: {differences}; name another folder, or restore the options"
+            )
 
     def _attempt(self, work) -> None:
         try:
             work()
-        except Exception as error:  # the background thread's own, or the library's around it
+        except Exception as error:  # of the background thread, or the library's wrapper of it
             known = (one.strerror for one in _causes(error) if isinstance(one, OSError))
             reason = next(filter(None, known), " ".join(str(error).split()) or type(error).__name__)
-            if (number := re.search(r"os_error_code='(\d+)'", reason)) is not None:  # TensorStore's
+            if (number := re.search(r"os_error_code='(\d+)'", reason)) is not None:  # of TensorStore
                 reason = os.strerror(int(number[1]))
-            if reason.startswith("NOT_FOUND"):  # TensorStore's too
+            if reason.startswith("NOT_FOUND"):  # also of TensorStore
                 reason = "it was removed while the run needed it"
-            raise OSError(f"a checkpoint in {self._shown} could not be written: {reason[:MOST_LETTERS]}") from error
+            raise OSError(
+                f"a checkpoint in {self._given_folder} could not be written: {reason[:MAX_LETTERS]}"
+            ) from error
 
 
-def quiet() -> None:
-    """Nothing but our errors is said of checkpoints that cannot be written: for a program, not for a library's user.
+def silence_library_logs() -> None:
+    """Silences Orbax's log output about failed writes, so that a command prints its own one-line error alone.
 
-    Orbax logs a traceback for each of its threads, and its event loops' futures complain when they are gone.
+    Orbax logs a traceback for each of its threads, and the futures of its event loops complain when they are destroyed.
+    For programs, not for library users: this changes global state.
     """
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     before = sys.unraisablehook
@@ -174,7 +192,7 @@ def quiet() -> None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it was raised from."""
+    """Yields an exception and those that it was raised from."""
     one: BaseException | None = error
     while one is not None:
         yield one
@@ -182,11 +200,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 class ChangedRunError(ValueError):
-    """The checkpoints are of a run with other choices."""
+    """The checkpoints belong to a run with other options."""
 
 
 def _sums(state: TrainState) -> list[int]:
-    """For every array the sum of its bits as 32-bit words, modulo 2³²: exact however it is split over devices."""
+    """Returns a checksum of every array: its bits as 32-bit words, summed modulo 2³². It is independent of sharding."""
     return [int(total) for total in jax.device_get(_bit_sums(jax.tree.leaves(state)))]
 
 

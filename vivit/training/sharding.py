@@ -1,8 +1,9 @@
-"""Where the arrays of training live on a mesh of devices: of parameters, optimiser, running average and batch.
+"""Defines how the arrays of training are sharded over a mesh: parameters, optimiser state, running average and batch.
 
-The mesh has three axes. Examples are split over "data"; long clips over "sequence"; heads and the MLP's hidden width
-over "model". Parameters and all that has their shape are split over all three (FSDP): every device keeps its part, and
-a layer's weights are put together only while it runs. What each operation does with its part is tensor_parallel.py's.
+The mesh has three axes. Examples are split over "data", long clips over "sequence", heads and the MLP's hidden width
+over "model". Parameters, and all arrays of their shapes, are sharded over all three (FSDP): each device stores a shard,
+and the weights of a layer are gathered only while it runs. tensor_parallel.py defines what each operation does with its
+shards.
 """
 
 from collections.abc import Sequence
@@ -17,10 +18,10 @@ from vivit.reference.config import Config
 from vivit.reference.params import Leaf, Params, convert, shapes
 
 AXES = ("data", "sequence", "model")
-STORED = ("data", "sequence")  # over which parts of the MLP's weights are kept; over "model" they are used, too
+STORED = ("data", "sequence")  # axes that the MLP's weights are only stored over; "model" also splits their use
 
-# by the names of a leaf's axes, without the layers': what each is split over; what is not here is on every device.
-# An attention's heads are never split where it is kept: thirds of 3c, or model 4's halves, are no multiple of a part.
+# Mesh axes for each axis of a leaf, by the names of the leaf's axes without "l"; leaves not listed are replicated.
+# Storage never splits the axis of heads: a slice of 3c would not hold whole thirds, or halves in model 4.
 _SPLIT = {
     ("c", "3c"): (AXES, ()),
     ("c", "c"): ((), AXES),
@@ -36,9 +37,10 @@ _SPLIT = {
 
 
 def make_mesh(data: int = 1, sequence: int = 1, model: int = 1, *, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh of data x sequence x model devices. devices: None: all that JAX has, of all processes.
+    """Returns a mesh of data x sequence x model devices. devices: None: all of JAX's, in all processes.
 
-    Devices that are next to each other share "model", whose traffic is the most. Raises ValueError for another count.
+    Neighbouring devices share the "model" axis, which has the most traffic. Raises ValueError if the product is not the
+    number of devices.
     """
     devices = jax.devices() if devices is None else devices
     sizes = (data, sequence, model)
@@ -48,29 +50,30 @@ def make_mesh(data: int = 1, sequence: int = 1, model: int = 1, *, devices: Sequ
 
 
 def specs(config: Config, mesh: Mesh) -> Params:
-    """The PartitionSpec of every leaf of a config's parameters, from the names of its axes.
+    """Returns the PartitionSpec of every leaf of a config's parameters, chosen by the names of its axes.
 
-    An axis that does not divide by all the devices of its mesh axes is split over fewer, the first axes left out first.
+    An axis whose size is not divisible by the devices of its mesh axes is split over fewer: leading mesh axes are
+    dropped first.
     """
-    return convert(shapes(config), lambda leaf: leaf_spec(leaf, mesh))
+    return convert(shapes(config), lambda _, leaf: leaf_spec(leaf, mesh))
 
 
 def leaf_spec(leaf: Leaf, mesh: Mesh) -> PartitionSpec:
-    """The PartitionSpec of one leaf."""
+    """Returns the PartitionSpec of one leaf."""
     layers = leaf.axes[:1] == ("l",)
-    wanted = _SPLIT.get(leaf.axes[1:] if layers else leaf.axes)
-    if wanted is None:
+    splits = _SPLIT.get(leaf.axes[1:] if layers else leaf.axes)
+    if splits is None:
         return PartitionSpec()
     sizes = leaf.shape[1:] if layers else leaf.shape
-    found = [_fitting(size, names, mesh) for size, names in zip(sizes, wanted, strict=True)]
-    return PartitionSpec(*([None] if layers else []), *found)
+    entries = [_divisible(size, names, mesh) for size, names in zip(sizes, splits, strict=True)]
+    return PartitionSpec(*([None] if layers else []), *entries)
 
 
 def state_shardings(state: Any, config: Config, mesh: Mesh) -> Any:
-    """The NamedSharding of every array of a TrainState, in its own tree. state: arrays or their shapes."""
+    """Returns the NamedSharding of every array of a TrainState, as the same tree. state: arrays or their shapes."""
     by_leaf = specs(config, mesh)
 
-    def of(node: Any) -> Any:
+    def shardings(node: Any) -> Any:
         if not isinstance(node, Params):
             return NamedSharding(mesh, PartitionSpec())
         return jax.tree.map(
@@ -80,40 +83,43 @@ def state_shardings(state: Any, config: Config, mesh: Mesh) -> Any:
             is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
         )
 
-    return jax.tree.map(of, state, is_leaf=lambda node: isinstance(node, Params))
+    return jax.tree.map(shardings, state, is_leaf=lambda node: isinstance(node, Params))
 
 
-def place_state(state: Any, config: Config, mesh: Mesh) -> Any:
-    """A TrainState on the mesh. state: the same in every process."""
+def shard_state(state: Any, config: Config, mesh: Mesh) -> Any:
+    """Returns a TrainState on the mesh. state: equal in every process."""
     return jax.device_put(state, state_shardings(state, config, mesh))
 
 
-def place_examples(examples: Any, mesh: Mesh) -> Any:
-    """A batch on the mesh. examples: this process's rows of it, see `rows`."""
+def shard_examples(examples: Any, mesh: Mesh) -> Any:
+    """Returns a batch on the mesh. examples: this process's rows of it, see `local_rows`."""
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), examples)
 
 
-def rows(batch_size: int, mesh: Mesh) -> slice:
-    """Which examples of every batch this process reads. Raises ValueError if they do not divide."""
+def local_rows(batch_size: int, mesh: Mesh) -> slice:
+    """Returns the rows of every batch that this process reads.
+
+    Raises ValueError if batch_size is not a multiple of the data axis.
+    """
     if batch_size % mesh.shape["data"]:
         raise ValueError(f"batch_size is {batch_size}: it must be a multiple of the data axis, {mesh.shape['data']}")
     sharding = NamedSharding(mesh, PartitionSpec("data"))
     indices = sharding.addressable_devices_indices_map((batch_size,)).values()
-    parts = [index[0].indices(batch_size) for index in indices if index is not None]
-    return slice(min(start for start, _, _ in parts), max(stop for _, stop, _ in parts))
+    ranges = [index[0].indices(batch_size) for index in indices if index is not None]
+    return slice(min(start for start, _, _ in ranges), max(stop for _, stop, _ in ranges))
 
 
 def check_mesh(config: Config, mesh: Mesh, examples: int | None = None) -> None:
-    """Raises ValueError, naming the size, unless the model's work divides by the mesh.
+    """Raises ValueError, naming the size, unless the model's work is divisible by the mesh.
 
-    examples: how many are taken at once, of a batch that accumulates its parts.
+    examples: number of clips computed at once: a microbatch.
     """
     if tuple(mesh.axis_names) != AXES:
         raise ValueError(f"the mesh has axes {tuple(mesh.axis_names)}: they must be {AXES}")
     data, sequence, model = (mesh.shape[axis] for axis in AXES)
     if examples is not None and examples % data:
-        raise ValueError(f"{examples} examples are taken at once: they must be a multiple of the data axis, {data}")
+        raise ValueError(f"{examples} examples are computed at once: they must be a multiple of the data axis, {data}")
     halves = 2 if config.model == "factorised_dot_product" else 1
     encoders = [("", config)]
     if config.model == "factorised_encoder" and config.temporal_layers:
@@ -137,7 +143,8 @@ def check_mesh(config: Config, mesh: Mesh, examples: int | None = None) -> None:
         raise ValueError(f"{tokens}: they must be a multiple of the sequence axis, {sequence}")
 
 
-def _fitting(size: int, names: tuple[str, ...], mesh: Mesh) -> Any:
+def _divisible(size: int, names: tuple[str, ...], mesh: Mesh) -> Any:
+    """Drops leading mesh axes until their devices divide `size`. Returns None if no axis is left."""
     while names and size % int(np.prod([mesh.shape[name] for name in names])):
         names = names[1:]
     return names or None

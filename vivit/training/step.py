@@ -1,10 +1,11 @@
-"""One update of a model: loss, gradient, optimiser and running average, as one jitted function of state and batch.
+"""Computes one update of a model, as one jitted function of state and batch.
 
-Everything random is a function of the recipe's seed, the step and an example's place in the batch: it does not depend
-on how the batch is taken in parts or split over devices. How it is split is sharding.py's.
+An update has the loss, its gradient, the optimiser and the running average. The loss is the cross entropy of each head,
+softmax or sigmoid. All random numbers are functions of the recipe's seed, the step and an example's index in the batch,
+so they do not depend on microbatches or sharding. The sharding is defined in sharding.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from vivit.models import forward
 from vivit.ops import Ops
 from vivit.reference.config import Config
 from vivit.reference.params import Params, check, convert
-from vivit.training import losses, sharding
+from vivit.training import sharding
 from vivit.training.optimiser import frozen, learning_rate, optimiser
 from vivit.training.recipe import Recipe, Steps
 from vivit.training.tensor_parallel import replicate_outer, sharded
@@ -27,18 +28,18 @@ Smooth = Callable[[jax.Array, tuple[int, ...], float], jax.Array]
 
 
 class Examples(NamedTuple):
-    """What one update learns from."""
+    """The batch of one update."""
 
     video: Any  # [b frames height width colors] or patches [b t s p], as vivit.forward takes them
-    labels: Any  # float32[b v]: one-hot a head, the heads' one after the other, or multi-hot
-    frames_valid: Any = None  # int32[b]; None: all frames of all clips are real, which is faster
-    weight: Any = None  # float32[b], 0 for what only fills the batch; None: all count
+    labels: Any  # float32[b v]: one-hot per head, heads concatenated, or multi-hot
+    frames_valid: Any = None  # int32[b]; None: no clip is padded, which is faster
+    weight: Any = None  # float32[b], 0 for padding; None: all 1
 
 
 class TrainState(NamedTuple):
-    """All that training carries from one update to the next; arrays only, so that it can be stored as it is."""
+    """The state that training carries from one update to the next: arrays only, so that it can be saved as it is."""
 
-    params: Params  # float32, whatever the products' dtype
+    params: Params  # float32, for any dtype of the matrix products
     optimiser: Any
     ema: Params | None  # the running average of params
     step: jax.Array  # int32[], updates done
@@ -46,17 +47,17 @@ class TrainState(NamedTuple):
 
 
 def init_state(params: Params, config: Config, recipe: Recipe, steps: Steps) -> TrainState:
-    """The state before the first update. params: of any float dtype; copied to float32. Pure: it can be jitted.
+    """Returns the state before the first update. params: of any float dtype; copied to float32. Pure: can be jitted.
 
-    Raises ValueError if params do not fit the config, or the recipe does not fit it (see optimiser).
+    Raises ValueError if params or the recipe do not fit the config (see optimiser).
     """
     check(params, config)
-    params = convert(params, lambda leaf: jnp.array(leaf, jnp.float32))
+    params = convert(params, lambda _, leaf: jnp.array(leaf, jnp.float32))
     start: Callable[..., Any] = optimiser(recipe, config, steps).init
     return TrainState(
         params,
         start(params),
-        None if recipe.ema_decay is None else convert(params, jnp.copy),
+        None if recipe.ema_decay is None else jax.tree.map(jnp.copy, params),
         jnp.zeros((), jnp.int32),
         jax.random.key_data(jax.random.key(recipe.seed)),
     )
@@ -73,18 +74,18 @@ def make_step(
     attention: str | Ops = "auto",
     mesh: jax.sharding.Mesh | None = None,
 ) -> Callable[[TrainState, Examples], tuple[TrainState, Metrics]]:
-    """The jitted function (state, examples) → (state, metrics). The state that it is given is used up (donated).
+    """Returns the jitted function (state, examples) → (state, metrics). The state that it is given is donated.
 
-    The same choices give the same function, so that nothing is compiled twice in a process.
+    Calls with equal arguments return the same function, so that nothing is compiled twice in a process.
 
-    mixup(key, video, labels, strength) → (video, labels) and smooth(labels, classes, amount) → labels, as in
-    vivit.data.mixing; needed where the recipe asks for them. attention: as forward's. mesh: devices to split the work
-    over, see sharding.py; the state and examples are then as sharding.place_state and place_examples put them.
+    mixup(key, video, labels, strength) → (video, labels) and smooth(labels, classes, amount) → labels: as in
+    vivit.data.mixing; required if the recipe uses them. attention: as in vivit.forward. mesh: devices to shard over
+    (sharding.py); state and examples must then be those of sharding.shard_state and shard_examples.
 
-    Metrics, all float32[]: loss (the weighted mean, of mixed and smoothed labels), gradient_norm (of what is trained,
-    before it is clipped), learning_rate (of this update), weight (how many examples counted).
+    Metrics, all float32[]: loss (weighted mean, with mixed and smoothed labels), gradient_norm (of the trained leaves,
+    before clipping), learning_rate (of this update), weight (sum of the examples' weights).
 
-    Raises ValueError for a recipe or a mesh that does not fit, and when traced for examples that do not.
+    Raises ValueError for an invalid recipe or mesh, and while tracing for invalid examples.
     """
     if recipe.mixup and mixup is None:
         raise ValueError(f"mixup is {recipe.mixup}: make_step needs mixup=, such as vivit.data.mixing.mixup")
@@ -94,18 +95,18 @@ def make_step(
         )
     update: Callable[..., Any] = optimiser(recipe, config, steps).update
     rate = learning_rate(recipe, steps)
-    still = frozen(config, recipe.freeze)
+    frozen_leaves = frozen(config, recipe.freeze)
     ops = backend(attention, None if mesh is None else mesh.devices.flat[0].platform)
     if mesh is not None:
         sharding.check_mesh(config, mesh, recipe.batch_size // recipe.accumulation)
         ops = sharded(ops, mesh, config)
 
-    def placed(tree: Any) -> Any:
+    def constrained(tree: Any) -> Any:
         if mesh is None:
             return tree
         return jax.lax.with_sharding_constraint(tree, sharding.state_shardings(tree, config, mesh))
 
-    def prepared(key: jax.Array, examples: Examples) -> Examples:
+    def prepare(key: jax.Array, examples: Examples) -> Examples:
         video, labels = examples.video, jnp.asarray(examples.labels, jnp.float32)
         if recipe.label_smoothing and smooth is not None:
             labels = smooth(labels, config.classes, recipe.label_smoothing)
@@ -115,7 +116,7 @@ def make_step(
         return Examples(video, labels, examples.frames_valid, jnp.asarray(weight, jnp.float32))
 
     def summed_loss(params: Params, keys: jax.Array, examples: Examples, total: jax.Array) -> jax.Array:
-        params = jax.tree.map(lambda leaf, stays: jax.lax.stop_gradient(leaf) if stays else leaf, params, still)
+        params = jax.tree.map(lambda leaf, stop: jax.lax.stop_gradient(leaf) if stop else leaf, params, frozen_leaves)
         if mesh is not None:
             params = replicate_outer(params, mesh)
         logits = forward(
@@ -131,23 +132,21 @@ def make_step(
             remat=recipe.remat,
             attention=ops,
         )
-        each = losses.example_losses(
-            logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.head_losses
-        )
+        each = example_losses(logits, examples.labels, config.classes, loss=recipe.loss, heads=recipe.head_losses)
         return (examples.weight * each).sum() / total
 
     def step(state: TrainState, examples: Examples) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.rng), state.step)
         mix_key, drop_key = jax.random.split(key)
-        examples = prepared(mix_key, examples)
+        examples = prepare(mix_key, examples)
         weight = examples.weight.sum()
         keys = jax.vmap(partial(jax.random.fold_in, drop_key))(jnp.arange(examples.labels.shape[0], dtype=jnp.uint32))
         total = jnp.where(weight == 0.0, 1.0, weight)
 
         def loss_and_gradient(keys: jax.Array, examples: Examples) -> tuple[jax.Array, Params]:
-            return placed(jax.value_and_grad(summed_loss)(state.params, keys, examples, total))
+            return constrained(jax.value_and_grad(summed_loss)(state.params, keys, examples, total))
 
-        loss, gradient = accumulated(loss_and_gradient, (keys, examples), recipe.accumulation)
+        loss, gradient = accumulate(loss_and_gradient, (keys, examples), recipe.accumulation)
         updates, optimiser_state = update(gradient, state.optimiser, state.params)
         params = jax.tree.map(jnp.add, state.params, updates)
         ema = None
@@ -160,29 +159,71 @@ def make_step(
             "learning_rate": rate(state.step),
             "weight": weight,
         }
-        return placed(TrainState(params, optimiser_state, ema, state.step + 1, state.rng)), metrics
+        return constrained(TrainState(params, optimiser_state, ema, state.step + 1, state.rng)), metrics
 
     return jax.jit(step, donate_argnums=0)
 
 
-def accumulated(function: Callable[..., Any], batch: tuple, parts: int) -> Any:
-    """The sum of function(*part) over the batch's parts, one after the other: a tree of float32.
+def accumulate(function: Callable[..., Any], batch: tuple, microbatches: int) -> Any:
+    """Returns the sum of function(*microbatch) over the microbatches, computed one after the other: a tree of float32.
 
-    batch: a tuple of trees of arrays [b ...]. Part i of k has the places i, i + k, …: whatever devices split the batch
-    by, each has its share of every part. Raises ValueError if b is not a multiple of parts.
+    batch: a tuple of trees of arrays [b ...]. Microbatch i of k has the rows i, i + k, …, so that every device that
+    holds a slice of the batch holds an equal slice of every microbatch. Raises ValueError if b is not a multiple of
+    microbatches.
     """
-    if parts == 1:
+    if microbatches == 1:
         return function(*batch)
     b = jax.tree.leaves(batch)[0].shape[0]
-    if b % parts:
-        raise ValueError(f"the batch has {b} examples: they must be a multiple of accumulation, {parts}")
-    stacked = jax.tree.map(lambda leaf: leaf.reshape(b // parts, parts, *leaf.shape[1:]).swapaxes(0, 1), batch)
+    if b % microbatches:
+        raise ValueError(f"the batch has {b} examples: they must be a multiple of accumulation, {microbatches}")
+    stacked = jax.tree.map(
+        lambda leaf: leaf.reshape(b // microbatches, microbatches, *leaf.shape[1:]).swapaxes(0, 1), batch
+    )
     start = jax.tree.map(
         lambda leaf: jnp.zeros(leaf.shape, jnp.float32),
         jax.eval_shape(function, *jax.tree.map(lambda leaf: leaf[0], stacked)),
     )
 
-    def add(total: Any, part: tuple) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, function(*part)), None
+    def add(total: Any, microbatch: tuple) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, function(*microbatch)), None
 
     return jax.lax.scan(add, start, stacked)[0]
+
+
+def example_losses(
+    logits: jax.Array, labels: jax.Array, classes: Sequence[int], *, loss: str = "softmax", heads: str = "mean"
+) -> jax.Array:
+    """Returns the loss of every example over all heads, float32[b].
+
+    "softmax": −Σ y log softmax(z) over the classes of each head. "sigmoid": −Σ y log σ(z) + (1 − y) log σ(−z), averaged
+    over the classes of each head. heads: "mean" or "sum" of the heads' losses.
+
+    logits: float[b v], the heads concatenated. labels: float[b v], one-hot, smoothed, mixed or multi-hot. classes:
+    number of classes of each head. Raises ValueError for other shapes or names.
+    """
+    if logits.shape != labels.shape or logits.ndim != 2 or logits.shape[1] != sum(classes):
+        raise ValueError(
+            f"logits are {logits.shape} and labels {labels.shape}: both must be [b {sum(classes)}], one column a class"
+        )
+    if loss not in _HEAD_LOSSES or heads not in ("mean", "sum"):
+        raise ValueError(f"loss is {loss!r} and heads is {heads!r}: they must be softmax or sigmoid, and mean or sum")
+    total, start = jnp.zeros(logits.shape[0], jnp.float32), 0
+    for count in classes:
+        columns = slice(start, start + count)
+        total = total + _HEAD_LOSSES[loss](
+            logits[:, columns].astype(jnp.float32), labels[:, columns].astype(jnp.float32)
+        )
+        start += count
+    return total / len(classes) if heads == "mean" else total
+
+
+def _softmax(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    return -(labels * jax.nn.log_softmax(logits, axis=-1)).sum(axis=-1)
+
+
+def _sigmoid(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    losses = labels * jax.nn.log_sigmoid(logits) + (1.0 - labels) * jax.nn.log_sigmoid(-logits)
+    return -losses.mean(axis=-1)
+
+
+_HEAD_LOSSES = {"softmax": _softmax, "sigmoid": _sigmoid}

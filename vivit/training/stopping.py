@@ -1,6 +1,7 @@
-"""How a run is told to end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP are heard between updates.
+"""Handles SIGTERM, SIGINT (Ctrl-C) and SIGHUP during a training run: the run ends between two updates.
 
-A second SIGINT ends the process at once. The others may come twice, as when a terminal and its shell both hang up.
+A second SIGINT ends the process immediately. SIGTERM and SIGHUP may arrive twice, for example when a terminal and its
+shell both hang up.
 """
 
 import contextlib
@@ -14,72 +15,75 @@ from contextlib import contextmanager
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class ToldToStop(Exception):
-    """A signal came, where nothing is lost by stopping at once."""
+class StopSignalReceived(Exception):
+    """A signal arrived where stopping immediately loses nothing. number: of the signal."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"told to stop by {signal.Signals(number).name}")
+        super().__init__(f"stopped by {signal.Signals(number).name}")
         self.number = number
 
 
-class Told:
-    """What was heard. number: of the signal, 0: none yet."""
+class StopListener:
+    """Records the first signal that arrives. number: of that signal; 0: none yet."""
 
     def __init__(self) -> None:
         self.number = 0
-        self._at_once = False
-        self._before = {}
+        self._interruptible = False
+        self._handlers = {}
 
     @contextmanager
-    def at_once(self, allowed: bool = True) -> Iterator[None]:
-        """If allowed, a signal that comes in here, or came before, raises ToldToStop instead of being heard later."""
-        self._at_once = allowed
+    def interruptible(self, allowed: bool = True) -> Iterator[None]:
+        """Raises StopSignalReceived for a signal that arrives inside this block or arrived before, if `allowed`.
+
+        Elsewhere a signal is only recorded.
+        """
+        self._interruptible = allowed
         try:
             if self.number and allowed:
-                raise ToldToStop(self.number)
+                raise StopSignalReceived(self.number)
             yield
         finally:
-            self._at_once = False
+            self._interruptible = False
 
     def listen(self) -> None:
-        """Begins to listen. A signal that the process was told to ignore, as under nohup, stays ignored."""
+        """Installs the handlers. Signals that the process ignores, as under nohup, stay ignored."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._hear)
+                self._handlers[number] = signal.signal(number, self._handle)
 
-    def leave(self) -> None:
-        """Signals do again what they did before."""
-        for number, handler in self._before.items():
+    def restore(self) -> None:
+        """Restores the previous handlers."""
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._before = {}
+        self._handlers = {}
 
-    def _hear(self, number: int, frame: object) -> None:
+    def _handle(self, number: int, frame: object) -> None:
         first, self.number = not self.number, self.number or number
-        if signal.SIGINT in self._before:
-            signal.signal(signal.SIGINT, self._before[signal.SIGINT])
+        if signal.SIGINT in self._handlers:
+            signal.signal(signal.SIGINT, self._handlers[signal.SIGINT])
         if number == signal.SIGHUP:
-            _forget_terminal()
+            _discard_terminal_output()
         if first:
-            with contextlib.suppress(OSError):  # print() could be in the middle of a line
+            with contextlib.suppress(OSError):  # print() is not reentrant: a signal may interrupt it
                 os.write(2, f"{signal.Signals(number).name}: saving, then ending; Ctrl-C ends at once\n".encode())
-        if self._at_once:
-            raise ToldToStop(number)
+        if self._interruptible:
+            raise StopSignalReceived(number)
 
 
 @contextmanager
-def told_to_stop() -> Iterator[Told]:
-    """Listens while it lasts; signals are only heard in a program's main thread."""
-    told = Told()
+def listen_for_stop_signals() -> Iterator[StopListener]:
+    """Listens for signals inside this block, in the main thread only: Python handles signals in no other."""
+    listener = StopListener()
     if threading.current_thread() is threading.main_thread():
-        told.listen()
+        listener.listen()
     try:
-        yield told
+        yield listener
     finally:
-        told.leave()
+        listener.restore()
 
 
-def _forget_terminal() -> None:
-    """Lets what is printed to a terminal that has gone go nowhere: writing there would be an error."""
+def _discard_terminal_output() -> None:
+    """Redirects output to a terminal that has closed to /dev/null, since writing to it would raise an error."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for output in (1, 2):
         with contextlib.suppress(OSError):

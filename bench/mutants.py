@@ -1,0 +1,310 @@
+"""`python -m bench mutants`: changes the code in one place at a time, and counts how many changes the tests find.
+
+A mutant is one changed operator, constant, condition, keyword, statement or result (bench/mutation.py). It is made
+while its module is imported (bench/mutant_hook.py): no file is changed. For each, the tests of its file (TESTS) run in
+a fresh process with a time limit. The order is drawn from --seed; each result is a line of --results, and a run that
+was killed goes on from there. Mutants that no test can find are listed in bench/equal_mutants.toml with the reason, by
+the text of their line: an edit of the line makes the entry void, and a test fails.
+
+Why no tool: mutmut leaves decorated functions alone, and what is jitted is decorated; cosmic-ray writes into the source
+files, and has one command for all of them.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from bench.harness import parser, report
+from bench.mutation import Mutant, mutants
+from vivit.cli import outputs
+from vivit.cli.arguments import add_json
+from vivit.cli.outputs import check_json
+from vivit.cli.table import Table
+
+ROOT = Path(__file__).parent.parent
+EQUAL_FILE = ROOT / "bench" / "equal_mutants.toml"
+LONGEST = 300.0  # seconds for the tests of a mutant, where they were not timed before
+SLOWER, STARTING = 3.0, 20.0  # where they were: times what they took, plus seconds
+QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # no tests here need pytest's plugins
+NOTHING_RAN = (4, 5)  # exit codes of pytest: wrong usage, no tests
+
+
+class Group(NamedTuple):
+    """The score that tests should reach, and by file the arguments of pytest that run them."""
+
+    target: float
+    tests: dict[str, str]
+
+
+def _tests(*names: str, options: str = "") -> str:
+    return " ".join([*(f"tests/test_{name}.py" for name in names), options]).strip()
+
+
+FAST = "-m fast"
+GROUPS = {
+    "reference": Group(0.95, {
+        "reference/attention.py": _tests("reference_attention", "reference_gradients", "published", options=FAST),
+        "reference/config.py": _tests("config"),
+        "reference/costs.py": _tests("config"),
+        "reference/dropout.py": _tests("reference_models"),
+        "reference/encoder.py": _tests("reference_gradients", "reference_models", "published", options=FAST),
+        "reference/gradients.py": _tests("reference_gradients"),
+        "reference/layers.py": _tests("reference_layers", "reference_models", "published", options=FAST),
+        "reference/models.py": _tests("reference_models", "published", options=FAST),
+        "reference/nearest.py": _tests("config", "cli", options=FAST),
+        "reference/params.py": _tests("config", "reference_models", "checkpoints_formats", options=FAST),
+        "reference/positions.py": _tests("reference_positions", "reference_models", options=FAST),
+        "reference/relevance.py": _tests("reference_relevance"),
+        "reference/rounding.py": _tests("reference_rounding"),
+        "reference/tubelet.py": _tests("reference_tubelet", "reference_models", options=FAST),
+        "reference/values.py": _tests("config", "bad_values", options=FAST),
+    }),
+    "kernels": Group(0.95, {
+        "kernels/attention.py": _tests("kernels_attention"),
+        "kernels/block_sizes.py": _tests("block_sizes"),
+        "kernels/chip.py": _tests("kernels_compile"),
+        "kernels/dense.py": _tests("kernels_dense"),
+        "kernels/factorised.py": _tests("kernels_attention"),
+        "kernels/flash.py": _tests("kernels_attention"),
+        "kernels/heads.py": _tests("kernels_attention"),
+        "kernels/softmax_av.py": _tests("kernels_attention"),
+        "kernels/spatial.py": _tests("kernels_attention"),
+        "kernels/temporal.py": _tests("kernels_attention"),
+        "kernels/tiling.py": _tests("kernels_dense"),
+    }),
+    "model": Group(0.9, {
+        "vivit/attention.py": _tests("attention"),
+        "vivit/backend.py": _tests("model", "derivatives", options=FAST),
+        "vivit/dropout.py": _tests("dropout"),
+        "vivit/encoder.py": _tests("forward", "forward_options", "dropout"),
+        "vivit/gpu_ops.py": _tests("gpu"),
+        "vivit/initialise.py": _tests("initialise"),
+        "vivit/layers.py": _tests("parts", "forward", "forward_options"),
+        "vivit/models.py": _tests("forward", "forward_options"),
+        "vivit/numerics/gelu.py": _tests("parts"),
+        "vivit/numerics/hash_dropout.py": _tests("attention", "dropout"),
+        "vivit/pallas_ops.py": _tests("kernels_compile", options="-k interpreter"),
+        "vivit/positions.py": _tests("parts", "forward", "forward_options"),
+        "vivit/reverse_once.py": _tests("derivatives"),
+        "vivit/tubelet.py": _tests("parts", "forward", "forward_options"),
+    }),
+    "checkpoints": Group(0.9, {
+        "vivit/checkpoints/flax_names.py": _tests("checkpoints_formats", "checkpoints_image", "published"),
+        "vivit/checkpoints/name_map.py": _tests("checkpoints_formats", "checkpoints_image", "checkpoints_huggingface"),
+        "vivit/checkpoints/torch_names.py": _tests("checkpoints_huggingface", "checkpoints_image", "published"),
+    }),
+    "sampling": Group(0.9, {
+        "vivit/video/sampling.py": _tests("data_sampling"),
+        "vivit/video/sliding.py": _tests("features"),
+        "vivit/video/views.py": _tests("classify", "data_loading"),
+    }),
+    "decoding": Group(0.9, {
+        "vivit/video/decode.py": _tests("data_decoding", "data_damage", "data_steady"),
+        "vivit/video/h264.py": _tests("data_numbering", "data_sparing"),
+        "vivit/video/index.py": _tests("data_decoding", "data_hostile"),
+    }),
+    "training": Group(0.9, {
+        "vivit/training/optimiser.py": _tests("training_optimiser"),
+        "vivit/training/step.py": _tests("training_losses", "training_step"),
+    }),
+}  # fmt: skip
+
+
+class Result(NamedTuple):
+    """What came of a mutant."""
+
+    mutant: Mutant
+    found: bool
+    seconds: float
+
+
+def main(arguments: Sequence[str]) -> int:
+    asked = parser("mutants", __doc__, "--groups reference --count 50 --results mutants.jsonl")
+    asked.add_argument("--groups", nargs="+", default=list(GROUPS), choices=GROUPS, metavar="NAME")
+    asked.add_argument("--file", help="of the groups' files only this one, such as reference/attention.py")
+    asked.add_argument("--seed", default="0", help="of the order, such as the commit's name (default: 0)")
+    asked.add_argument("--count", type=int, default=800, help="mutants (default: 800)")
+    asked.add_argument("--minutes", type=float, default=120, help="no mutant begins later (default: 120)")
+    asked.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants at a time (default: cores)")
+    asked.add_argument("--results", type=outputs.path, metavar="FILE.jsonl", help="append to it, and go on from it")
+    asked.add_argument("--passed", action="store_true", help="the tests are known to pass: do not run them unchanged")
+    asked.add_argument("--at-least", type=float, default=0.0, metavar="SCORE", help="exit with 1 below it (default: 0)")
+    add_json(asked)
+    options = asked.parse_args(arguments)
+    check_json(options)
+    for name in ("count", "minutes", "jobs"):
+        if not getattr(options, name) > 0:
+            asked.error(f"--{name} is {getattr(options, name)}: it must be positive")
+    files = {file: tests for name in options.groups for file, tests in GROUPS[name].tests.items()}
+    if options.file is not None:
+        if options.file not in files:
+            asked.error(f"--file is {options.file}: it must be one of {', '.join(files)}")
+        files = {options.file: files[options.file]}
+    every = [mutant for file in files for mutant in of_file(file)]
+    chosen = random.Random(options.seed).sample(every, min(options.count, len(every)))
+    reasons = {mutant: reason for mutant, reason in equal().items() if mutant in map(key, chosen)}
+    results = _read(options.results) if options.results else {}
+    results = {key(mutant): results[key(mutant)] for mutant in chosen if key(mutant) in results}
+    waiting = [mutant for mutant in chosen if key(mutant) not in results and key(mutant) not in reasons]
+    end = time.monotonic() + 60 * options.minutes
+    for result in run(waiting, files, jobs=options.jobs, end=end, passed=options.passed):
+        results[key(result.mutant)] = result
+        if options.results:
+            _append(options.results, result)
+    done = [mutant for mutant in chosen if key(mutant) in results or key(mutant) in reasons]
+    _report(chosen, done, results, reasons, options)
+    return 1 if score(done, results, reasons) < options.at_least else 0
+
+
+Key = tuple[str, str, str, str, int]  # a mutant without the number of its line
+
+
+def key(mutant: Mutant) -> Key:
+    return mutant[:-1]
+
+
+def of_file(file: str) -> list[Mutant]:
+    return mutants((ROOT / file).read_text(encoding="utf-8"), file)
+
+
+def equal() -> dict[Key, str]:
+    """The mutants that no test can find, and why. Raises ValueError if an entry is of none that there is."""
+    entries = tomllib.loads(EQUAL_FILE.read_text(encoding="utf-8"))["equal"]
+    known = {key(mutant) for file in {entry["file"] for entry in entries} for mutant in of_file(file)}
+    found = {}
+    for entry in entries:
+        one = (entry["file"], entry["function"], entry["line"], entry["change"], entry.get("nth", 0))
+        if one not in known:
+            raise ValueError(f"{EQUAL_FILE.name} has a mutant that is none of {entry['file']}: {entry['line']!r}")
+        found[one] = entry["reason"]
+    return found
+
+
+def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: float, passed: bool) -> Iterator[Result]:
+    """Tests mutants until the time is up. files: their tests. passed: these pass, as long as nothing is changed.
+
+    Raises ValueError for tests that fail or are none where nothing is changed.
+    """
+    limits = dict.fromkeys(files.values(), LONGEST) if passed else {}
+    locks = {tests: threading.Lock() for tests in files.values()}
+    places = {file: {mutant: index for index, mutant in enumerate(of_file(file))} for file in files}
+
+    def one(mutant: Mutant) -> Result | None:
+        tests = files[mutant.file]
+        with locks[tests]:
+            if tests not in limits and time.monotonic() < end:
+                limits[tests] = STARTING + SLOWER * _unchanged(tests)
+        if time.monotonic() >= end:
+            return None
+        start = time.monotonic()
+        change = f"{places[mutant.file][mutant]} {ROOT / mutant.file}"
+        code = _pytest(tests, limits[tests], {"VIVIT_MUTANT": change})
+        if code in NOTHING_RAN and passed:
+            _unchanged(tests)  # says what is wrong with them, if it is not the mutant
+        return Result(mutant, code != 0, time.monotonic() - start)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            yield from filter(None, pool.map(one, waiting))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _unchanged(tests: str) -> float:
+    """Seconds that tests take where nothing is changed."""
+    start = time.monotonic()
+    code = _pytest(tests, LONGEST, {})
+    if code != 0:
+        raise ValueError(f"pytest {tests} ends with {code} where nothing is changed: it must pass in {LONGEST:.0f} s")
+    return time.monotonic() - start
+
+
+def _pytest(tests: str, seconds: float, environment: dict[str, str]) -> int | None:
+    """The exit code of these tests in a process of their own; None: they took longer."""
+    options = ("-x", "-p", "no:cacheprovider", "-p", "bench.mutant_hook", *tests.split())
+    process = subprocess.Popen(
+        (sys.executable, "-m", "pytest", *options), cwd=ROOT, env=os.environ | QUICK | environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what the tests started
+        process.wait()
+
+
+def _read(path: Path) -> dict[Key, Result]:
+    """The results of a run before, if there was one; a last line that a kill cut short is left out."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            values = json.loads(line)
+        except ValueError:
+            continue
+        result = Result(Mutant(**values["mutant"]), values["found"], values["seconds"])
+        found[key(result.mutant)] = result
+    return found
+
+
+def _append(path: Path, result: Result) -> None:
+    line = json.dumps({**result._asdict(), "mutant": result.mutant._asdict()})
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")  # not so after a kill
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("" if whole else "\n") + line + "\n")
+
+
+def score(done: Iterable[Mutant], results: dict[Key, Result], reasons: dict[Key, str]) -> float:
+    """Which part of the mutants that are not equal was found; 1 if there are none."""
+    counted = [results[key(mutant)].found for mutant in done if key(mutant) not in reasons]
+    return sum(counted) / len(counted) if counted else 1.0
+
+
+def _report(chosen: Sequence[Mutant], done: Sequence[Mutant], results: dict, reasons: dict, options) -> None:
+    rows = []
+    for name in options.groups:
+        group = [mutant for mutant in done if mutant.file in GROUPS[name].tests]
+        if not group:
+            continue
+        counts = Counter(
+            "equal" if key(mutant) in reasons else "found" if results[key(mutant)].found else "survived"
+            for mutant in group
+        )
+        figures = (str(len(group)), str(counts["equal"]), str(counts["found"]), str(counts["survived"]))
+        rows.append((name, *figures, f"{score(group, results, reasons):.1%}", f"{GROUPS[name].target:.0%}"))
+    columns = ("group", "mutants", "equal", "found", "survived", "score", "target")
+    survived = sorted(mutant for mutant in done if key(mutant) not in reasons and not results[key(mutant)].found)
+    listed = [(f"{mutant.file}:{mutant.number}", f"{mutant.change}: {mutant.line}") for mutant in survived]
+    tables = [Table(columns, rows, title="Mutants")]
+    if listed:
+        tables.append(Table(("survivor", "change"), listed, texts=2, title="Mutants that no test found"))
+    seconds = sum(results[key(mutant)].seconds for mutant in done if key(mutant) not in reasons)
+    notes = [
+        f"{len(done)} of {len(chosen)} mutants drawn with seed {options.seed}; {seconds / 60:.0f} minutes of tests. "
+        "score: found ÷ those that are not equal."
+    ]
+    outcomes = {
+        mutant: {"equal": reasons.get(key(mutant)), "found": key(mutant) in results and results[key(mutant)].found}
+        for mutant in done
+    }
+    values = {
+        "seed": options.seed,
+        "score": score(done, results, reasons),
+        "results": [{**mutant._asdict(), **outcome} for mutant, outcome in outcomes.items()],
+    }
+    report(tables, notes, options, values)

@@ -1,0 +1,142 @@
+"""Block sizes of the attention kernels: the search, the table that it writes, and what the kernels read of it."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+from cores import Problem, assert_accurate
+from strategies import CORES
+
+from bench import tune
+from bench.pallas_calls import calls
+from vivit.kernels import attention as kernels
+from vivit.kernels import block_sizes, chip
+from vivit.kernels.block_sizes import BlockSizes, Shape, parsed, written
+
+SHAPE = Shape("v5e", "joint", (1, 600), 128, 2, "bfloat16")
+ROW = SHAPE._asdict() | {"sizes": {"queries": 64}}
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Rows that the kernels take for their table, on a chip that is SHAPE's."""
+    rows = {}
+    monkeypatch.setattr(block_sizes, "table", lambda: rows)
+    monkeypatch.setattr(chip, "name", lambda: SHAPE.chip)
+    return rows
+
+
+def steps(core, tokens, operands, **options):
+    """The steps of the grids of a core's kernels, forward and backward."""
+
+    def both(qkv):
+        function = getattr(kernels, core)
+        return jax.vjp(lambda qkv: function(qkv, SHAPE.heads, operands=operands, **options), qkv)[1](
+            qkv[..., : SHAPE.channels]
+        )
+
+    qkv = jax.ShapeDtypeStruct((*tokens, 3 * SHAPE.channels), SHAPE.dtype)
+    return [call.steps for call in calls(jax.make_jaxpr(both)(qkv).jaxpr)]
+
+
+@pytest.mark.fast
+def test_the_committed_table_is_whole():
+    rows = block_sizes.table()
+    assert written(rows) == block_sizes.TABLE.read_text("utf-8")
+    assert all(shape.core in CORES for shape in rows)
+
+
+@pytest.mark.fast
+def test_a_shape_in_the_table_gets_its_row_and_another_the_rule(table):
+    usual, other = steps("joint", (1, 600), "bfloat16"), steps("joint", (1, 601), "bfloat16")
+    table[SHAPE] = BlockSizes(queries=304, queries_backward=64)
+    assert steps("joint", (1, 600), "bfloat16") == [2, 10] != usual
+    assert steps("joint", (3, 600), "bfloat16") == [6, 30]  # whatever the batch
+    assert steps("joint", (1, 600), "bfloat16", block_sizes=BlockSizes()) == usual
+    assert steps("joint", (1, 601), "bfloat16") == other
+    assert steps("joint", (1, 600), "float32") == usual
+    assert steps("joint", (1, 600), "bfloat16", precision="highest")[0] == usual[0]
+    assert steps("joint", (1, 600), "bfloat16", mask=jnp.ones((1, 600), bool)) == usual
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([ROW, ROW], "its shape must have no other"),
+        ([[*ROW.values()]], "it must have chip, core, tokens, channels, heads, dtype, sizes"),
+        ([ROW | {"more": 1}], "it must have chip"),
+        ([ROW | {"tokens": [600]}], "it must have chip"),
+        ([ROW | {"tokens": 600}], "it must have chip"),
+        ([ROW | {"heads": 0}], "it must have chip"),
+        ([ROW | {"dtype": 4}], "it must have chip"),
+        ([ROW | {"sizes": {"querys": 64}}], "and known sizes"),
+        ([ROW | {"sizes": {"queries": 64.0}}], "and known sizes"),
+        ([ROW | {"sizes": [64]}], "and known sizes"),
+    ],
+)
+def test_a_row_that_is_none_is_refused_in_one_line(rows, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        parsed(json.dumps(rows))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.fast
+def test_a_table_is_read_as_it_was_written():
+    rows = {SHAPE: BlockSizes(queries=64), SHAPE._replace(chip="v3"): BlockSizes(windows=2, keys=None)}
+    assert parsed(written(rows)) == rows
+
+
+@pytest.mark.fast
+def test_the_search_keeps_the_best_of_each_field():
+    def cost(sizes):
+        if sizes.queries == 448:
+            return None  # does not compile
+        return abs(sizes.queries - 300) + abs((sizes.keys_together or 0) - 500)
+
+    candidates = {"queries": (128, 256, 320, 448), "keys_together": (400, 448)}
+    found = tune.search(candidates, cost)
+    assert found.sizes == BlockSizes(queries=320, keys_together=448)
+    assert (found.usual, found.cost) == (76 + 500, 20 + 52)
+    with pytest.raises(ValueError, match="the usual block sizes do not compile"):
+        tune.search(candidates, lambda _: None)
+
+
+@pytest.mark.fast
+def test_the_search_by_time_is_of_what_compiles(monkeypatch):
+    monkeypatch.setattr(tune, "CANDIDATES", {"joint": {"queries": (8, 64)}})
+    found = tune.timed(tune.Job("joint", (1, 1, 40), 64, 1, "float32"), runs=1, interpret=True)
+    assert found.cost <= found.usual
+    assert found.sizes.queries in (224, 8, 64)
+
+
+@pytest.mark.parametrize(
+    "sizes", [dict(queries_backward=48, keys_together_backward=40), dict(keys_backward=80, keys_together=64)]
+)
+def test_results_are_as_accurate_whatever_the_block_sizes(sizes):
+    problem = Problem((1, 1, 137, 2, 64), masked=0.3, dropped=0.25)
+    sizes = BlockSizes(longest=8, **sizes)
+    for dtype in ("float32", "bfloat16"):
+        assert_accurate(kernels, "joint", dtype, *problem.drawn("joint"), interpret=True, block_sizes=sizes)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "fault"),
+    [
+        (["--shape", "1,1,600,128"], "the shape is 1,1,600,128: it must be B,T,S,C,H"),
+        (["--shape", "1,1,600,128,2"], "--shape needs one --workload"),
+    ],
+)
+def test_a_bad_option_is_one_line_and_exit_2(options, fault, capsys):
+    with pytest.raises(SystemExit) as raised:
+        tune.main(options)
+    assert raised.value.code == 2
+    assert fault in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.fast
+def test_without_a_chip_a_tpu_must_be_attached(tmp_path):
+    with pytest.raises(ValueError, match="no TPU is attached: name chips with --chip"):
+        tune.main(["--workload", "joint", "-o", str(tmp_path / "table.json")])

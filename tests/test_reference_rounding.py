@@ -1,0 +1,131 @@
+"""The derived bounds of rounding: never exceeded by right results, tight at ViViT-B's sizes, and exceeded by faults."""
+
+import numpy as np
+import pytest
+from students import Student
+
+from vivit.conformance.adapters import pallas, xla
+from vivit.conformance.attention import derived, derived_bound_ratio, unbiased
+from vivit.conformance.cases import BASE, Case
+from vivit.conformance.implementation import CORES, DTYPES, Departure, examined
+from vivit.reference import attention, gradients, rounding
+
+XLA, PALLAS = examined(xla, "xla"), examined(pallas, "pallas")
+RATIO = 30.0  # median of bound ÷ error, at most
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("function", [*CORES, *(f"{core}_vjp" for core in CORES)])
+def test_at_vivit_bs_sizes_the_median_of_bound_over_error_is_at_most_thirty(function, dtype):
+    case = Case(BASE[function.removesuffix("_vjp")][0], dtype, seed=3)
+    assert 1 < derived_bound_ratio(XLA, function, case) <= RATIO
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_the_kernels_too(dtype):
+    assert 1 < derived_bound_ratio(PALLAS, "spatial", Case(BASE["spatial"][1], dtype, seed=3)) <= RATIO
+
+
+class InBfloat16(Student):
+    """Sums in bfloat16, term by term."""
+
+    def product(self, left, right):
+        total = np.zeros((*left.shape[:-1], right.shape[-1]), "bfloat16")
+        for i in range(left.shape[-1]):
+            total = total + (left[..., i, np.newaxis] * right[..., i, np.newaxis, :]).astype("bfloat16")
+        return total.astype(left.dtype)
+
+
+class NoLargestSubtracted(Student):
+    def exponentials(self, scores):
+        return np.exp(scores)
+
+
+class RoughExponential(Student):
+    """Right to 12 bits, as a fast approximation is."""
+
+    def exponentials(self, scores):
+        right = super().exponentials(scores)
+        return right * (1 + 2.0**-12 * np.sin(1e4 * scores)).astype(right.dtype)
+
+
+class Bfloat16(Student):
+    """A right student who computes in float32, and takes and returns bfloat16."""
+
+    DTYPES = DTYPES
+
+    def attend(self, axis, qkv, heads, mask):
+        return super().attend(axis, qkv.astype(np.float32), heads, mask).astype(qkv.dtype)
+
+
+class SumsInBfloat16(InBfloat16, Bfloat16):
+    pass
+
+
+class TowardsZero(Bfloat16):
+    """Cuts digits off instead of rounding."""
+
+    def attend(self, axis, qkv, heads, mask):
+        out = Student.attend(self, axis, qkv.astype(np.float32), heads, mask)
+        return (out.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32).astype(qkv.dtype)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("fault", "dtype", "scale"),
+    [
+        (InBfloat16, "float32", 1.0),
+        (SumsInBfloat16, "bfloat16", 1.0),
+        (NoLargestSubtracted, "float32", 100.0),
+        (RoughExponential, "float32", 1.0),
+    ],
+)
+def test_faults_of_precision_exceed_the_derived_bound_and_the_right_student_does_not(fault, dtype, scale):
+    case = Case((1, 1, 197, 2, 64), dtype, scale=scale, seed=1)
+    derived(examined(Bfloat16(), "right"), "spatial", case)
+    with pytest.raises(Departure, match="exceeds bound"):
+        derived(examined(fault(), "wrong"), "spatial", case)
+
+
+@pytest.mark.fast
+def test_rounding_towards_zero_is_found_by_its_mean_and_rounding_to_nearest_is_not():
+    case = Case(BASE["spatial"][1], "bfloat16", seed=1)
+    unbiased(examined(Bfloat16(), "right"), "spatial", case)
+    with pytest.raises(Departure, match="the mean error away from zero of 151296 values is -"):
+        unbiased(examined(TowardsZero(), "wrong"), "spatial", case)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("terms", [1, 5, 64])
+def test_the_expected_squares_of_partial_sums_are_those_of_all_orders(terms):
+    generator = np.random.default_rng(terms)
+    values = generator.standard_normal(terms)
+    orders = np.array([generator.permutation(values) for _ in range(20000)])
+    expected = np.square(np.cumsum(orders, axis=1)).sum(axis=1).mean()
+    found = rounding._sum(values.sum(), np.square(values).sum(), terms, "bfloat16")
+    assert found == pytest.approx(expected, rel=0.03)
+
+
+@pytest.mark.fast
+def test_where_nothing_is_summed_the_bound_is_the_rounding_of_the_result_and_what_masks_leave_is_exact():
+    qkv = np.random.default_rng(0).standard_normal((1, 1, 3, 6))
+    hidden = np.zeros((1, 1, 3), bool)
+    assert rounding.spatial(qkv, 1, "float32", mask=hidden).max() < 1e-36
+    assert rounding.spatial_vjp(qkv, qkv[..., :2], 1, "float32", mask=hidden)[..., 2:].max() == 0
+    one = rounding.temporal(qkv, 1, "bfloat16")
+    ulp = rounding.UNIT["bfloat16"] * np.abs(qkv[..., 4:])
+    assert np.all((ulp <= one) & (one < 5 * ulp))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("core", CORES)
+def test_an_error_of_several_bounds_in_any_element_is_found(core):
+    shape = (2, 15) if core == "joint" else (2, 3, 5)
+    generator = np.random.default_rng(1)
+    qkv, out = generator.standard_normal((*shape, 48)), generator.standard_normal((*shape, 16))
+    for bounds, exact in (
+        (getattr(rounding, core)(qkv, 4, "float32"), getattr(attention, core)(qkv, 4)),
+        (getattr(rounding, f"{core}_vjp")(qkv, out, 4, "float32"), getattr(gradients, f"{core}_vjp")(qkv, out, 4)),
+    ):
+        assert bounds.shape == exact.shape
+        assert np.all((bounds > 0) & (bounds < 1e-4))

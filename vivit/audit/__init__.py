@@ -1,0 +1,1 @@
+"""Audits: production against the reference within a computed bound, multiply-adds, and hashes of models and inputs."""

@@ -1,0 +1,1 @@
+"""Paths, JSON files, npz files and atomic writing."""

@@ -1,0 +1,1 @@
+"""The files that `vivit puzzles start` copies: one function each, with its docstring and a hint, and no body."""

@@ -1,0 +1,1 @@
+"""Reads video files: opens, indexes, samples, decodes, scales and crops them. Has no labels and no training."""
