@@ -96,7 +96,8 @@ def value_and_gradient(module, core, dtype, qkv, out, heads, options, **keywords
 def expectation(core, qkv, out, heads, options):
     """(core(qkv), cotangent of qkv) by the reference, float64; dropout may be a `Dropout`."""
     if isinstance(options["dropout"], Dropout):
-        options = options | {"dropout": all_weights(options["dropout"], weights_shape(core, qkv.shape[:-1], heads))}
+        draw = jax.jit(partial(all_weights, shape=weights_shape(core, qkv.shape[:-1], heads)), compiler_options=QUICKLY)
+        options = options | {"dropout": draw(options["dropout"])}
     return (
         getattr(reference, core)(qkv, heads, **options),
         getattr(gradients, f"{core}_vjp")(qkv, out, heads, **options),

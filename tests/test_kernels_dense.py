@@ -22,6 +22,7 @@ from vivit.reference import layers as reference
 from vivit.reference.params import Dense, LayerNorm, Mlp, convert
 
 EPSILON = 1e-6
+# the first four are all kernels: of the MLP with one form of GELU
 NAMES = ("norm_dense", "norm_dense_residual", "residual_dense", "residual_mlp_tanh", "residual_mlp_erf")
 SHAPES = (  # leading axes, n, c, f: one token, fewer than eight, tiles of 8 and of 128 filled and not
     ((1,), 1, 30, 17),
@@ -122,15 +123,14 @@ def native_operands(monkeypatch):
     monkeypatch.setattr(chip, "operand_dtype", np.dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=3)
-@given(shape=st.sampled_from(SHAPES), seed=seeds)
-def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(name, dtype, shape, seed):
+@settings(max_examples=4)
+@given(shape=st.sampled_from(SHAPES), dtype=st.sampled_from(DTYPES), seed=seeds)
+def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(name, shape, dtype, seed):
     assert_accurate(Problem(name, dtype, shape, seed))
 
 
-@pytest.mark.parametrize("shape", SHAPES[1:4])
+@pytest.mark.parametrize("shape", SHAPES[2:4])
 @pytest.mark.parametrize("name", NAMES)
 def test_operands_rounded_to_bfloat16_are_as_accurate(name, shape, native_operands):
     assert_accurate(Problem(name, "bfloat16", shape))
@@ -158,13 +158,13 @@ def test_an_empty_batch_gives_an_empty_result(name):
     assert not any(leaf.any() for leaf in jax.tree.leaves(cotangents))
 
 
-@pytest.mark.parametrize("shape", [((2, 3), 7, 30, 17), ((3,), 13, 80, 130)])
 @pytest.mark.parametrize("name", NAMES)
-def test_memory_that_nobody_wrote_reaches_no_result(name, shape):
+def test_memory_that_nobody_wrote_reaches_no_result(name):
+    shape = ((2, 3), 7, 80, 130)  # not whole tiles in any direction
     assert_accurate(Problem(name, shape=shape), pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:4])
 def test_vmap_over_clips_and_weights_is_one_clip_after_another(name):
     problems = [Problem(name, seed=seed) for seed in (0, 20)]
     stacked = jax.tree.map(lambda *parts: jnp.stack(parts), *(problem.arrays() for problem in problems))
@@ -176,7 +176,7 @@ def test_vmap_over_clips_and_weights_is_one_clip_after_another(name):
             np.testing.assert_allclose(many[i], one, rtol=0, atol=1e-5 * np.abs(one).max())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:4])
 def test_gradients_are_the_same_under_checkpoint_in_a_scan(name):
     problem = Problem(name)
     (tokens, *rest), _ = problem.arrays()
@@ -187,11 +187,14 @@ def test_gradients_are_the_same_under_checkpoint_in_a_scan(name):
 
         return jax.lax.scan(step, tokens, None, length=2)[0].sum()
 
-    ours, same = (jax.grad(loss)(jnp.asarray(tokens), wrap) for wrap in (jax.checkpoint, lambda function: function))
+    def gradient(wrap):
+        return jax.jit(partial(jax.grad(loss), wrap=wrap), compiler_options=QUICKLY)(jnp.asarray(tokens))
+
+    ours, same = gradient(jax.checkpoint), gradient(lambda function: function)
     np.testing.assert_allclose(ours, same, rtol=0, atol=1e-6 * np.abs(same).max())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[:4])
 def test_cotangents_have_the_dtypes_of_their_arguments(name):
     (tokens, x, params), cotangent = Problem(name).arrays()
     if name == "residual_dense":
