@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from vivit.audit.variants import random_params, rounded
@@ -28,6 +29,14 @@ SMALL = Config(
     temporal_hidden=19,
     classes=(11, 13),
 )
+
+
+def mostly_thorough(values, *always):
+    """Parameters of a test: those of `always` are in `make test`, the others in `make test-thorough` only."""
+    assert set(always) <= set(values)
+    cases = ((value, value if isinstance(value, tuple) else (value,)) for value in values)
+    return [value if value in always else pytest.param(*case, marks=pytest.mark.thorough) for value, case in cases]
+
 
 seeds = st.integers(0, 2**32 - 1)
 attention_shapes = ((2, 3, 5, 4, 7), (3, 1, 13, 2, 1), (1, 1, 1, 2, 5))  # b t s heads d
@@ -90,6 +99,7 @@ __all__ = [
     "SMALL",
     "attention_shapes",
     "configs",
+    "mostly_thorough",
     "normal",
     "random_params",
     "rounded",

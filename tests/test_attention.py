@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cores import Problem, assert_accurate, compiled, problems, value_and_gradient
 from hypothesis import given, settings
-from strategies import CORE_FAULTS, CORES, DTYPES, attention_shapes, normal
+from hypothesis import strategies as st
+from strategies import CORE_FAULTS, CORES, DTYPES, attention_shapes, mostly_thorough, normal
 
 from vivit import attention
 from vivit.audit import baseline
@@ -20,10 +21,9 @@ from vivit.reference import gradients
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("core", CORES)
 @settings(max_examples=9)
-@given(problem=problems(attention_shapes))
+@given(problem=problems(attention_shapes), dtype=st.sampled_from(DTYPES))
 def test_every_core_and_its_gradient_under_dropout_are_as_accurate_as_the_plain_formulation(core, problem, dtype):
     assert_accurate(attention, core, dtype, *problem.arrays(core))
 
@@ -57,7 +57,7 @@ def test_the_slope_in_any_direction_of_tokens_and_dropout_is_the_references(core
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("group", [1, 77, 1000])
+@pytest.mark.parametrize("group", mostly_thorough([1, 77, 1000], 77))
 def test_rows_in_groups_give_what_rows_at_once_give(core, group, monkeypatch):
     qkv, out, heads, options = Problem((2, 3, 5, 4, 7), masked=0.3, dropped=0.25).arrays(core)
     at_once = value_and_gradient(attention, core, "float32", qkv, out, heads, options)
@@ -69,7 +69,7 @@ def test_rows_in_groups_give_what_rows_at_once_give(core, group, monkeypatch):
 
 
 @pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("group", [1, 2**23])
+@pytest.mark.parametrize("group", mostly_thorough([1, 2**23], 1))
 def test_dropout_drawn_in_the_core_is_the_dropout_given_to_it(core, group, monkeypatch):
     monkeypatch.setattr(attention, "GROUP_SCORES", group)
     compiled.cache_clear()

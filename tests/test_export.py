@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from accuracy import assert_as_accurate
 from checkpoints import model
-from strategies import MODELS, small
+from strategies import MODELS, mostly_thorough, small
 
 import vivit
 from bench import peers
@@ -106,7 +106,7 @@ def test_without_our_code_one_program_gives_the_logits_of_any_number_of_clips(na
         )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", mostly_thorough(MODELS, MODELS[1]))
 def test_onnx_runtime_gives_the_logits_of_any_number_of_clips(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("jax2onnx")

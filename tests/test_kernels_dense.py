@@ -130,10 +130,9 @@ def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(
     assert_accurate(Problem(name, dtype, shape, seed))
 
 
-@pytest.mark.parametrize("shape", SHAPES[2:4])
 @pytest.mark.parametrize("name", NAMES)
-def test_operands_rounded_to_bfloat16_are_as_accurate(name, shape, native_operands):
-    assert_accurate(Problem(name, "bfloat16", shape))
+def test_operands_rounded_to_bfloat16_are_as_accurate(name, native_operands):
+    assert_accurate(Problem(name, "bfloat16"))
 
 
 @pytest.mark.fast

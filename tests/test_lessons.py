@@ -26,6 +26,7 @@ def read(lesson):
     return lesson.read_text(encoding="utf-8")
 
 
+@pytest.mark.thorough  # `make docs` runs them too
 @pytest.mark.parametrize("lesson", LESSONS, ids=named)
 def test_every_cell_of_a_lesson_runs_and_its_statements_hold(lesson):
     run(lesson)

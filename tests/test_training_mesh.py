@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental import topologies
 from jax.sharding import Mesh, PartitionSpec
-from strategies import random_params, small
+from strategies import mostly_thorough, random_params, small
 from training import DROPS, STEPS, assert_same, examples, small_recipe, taken
 
 import vivit
@@ -29,6 +29,8 @@ from vivit.training.tensor_parallel import sharded
 SIZES = dict(frames=8, height=12, width=14, tubelet=(2, 3, 7), channels=48, heads=4, hidden=32, layers=2)
 SIZES |= dict(temporal_layers=1, temporal_heads=2, temporal_hidden=16)
 
+SLICES = mostly_thorough([("v3:2x2", "", (2, 2, 2)), ("v5e:2x2", "-fsa", (1, 2, 2))], ("v3:2x2", "", (2, 2, 2)))
+
 
 def devices(*shape: int) -> Mesh:
     return make_mesh(*shape, devices=jax.devices()[: int(np.prod(shape))])
@@ -40,8 +42,8 @@ def devices(*shape: int) -> Mesh:
         ("spatio_temporal", (2, 2, 2), DROPS, {}),
         ("factorised_encoder", (2, 2, 2), {"accumulation": 2, "freeze": ("embedding/*",), "ema_decay": 0.9}, {}),
         ("factorised_self_attention", (1, 4, 2), DROPS, {}),
-        ("factorised_dot_product", (2, 2, 2), DROPS, {"pooling": "max"}),
-        ("factorised_dot_product", (8, 1, 1), {"remat": "lean"}, {}),
+        pytest.param("factorised_dot_product", (2, 2, 2), DROPS, {"pooling": "max"}, marks=pytest.mark.thorough),
+        pytest.param("factorised_dot_product", (8, 1, 1), {"remat": "lean"}, {}, marks=pytest.mark.thorough),
     ],
 )
 def test_a_step_over_a_mesh_is_the_step_on_one_device(model, shape, fields, sizes):
@@ -68,7 +70,7 @@ def test_every_large_leaf_and_its_state_is_split_over_all_devices():
     assert found["encoder/norm/scale"] == PartitionSpec()
 
 
-@pytest.mark.parametrize(("chip", "model", "shape"), [("v3:2x2", "", (2, 2, 2)), ("v5e:2x2", "-fsa", (1, 2, 2))])
+@pytest.mark.parametrize(("chip", "model", "shape"), SLICES)
 def test_the_step_compiles_for_a_slice_of_tpus_with_its_kernels_and_gathers_own_heads_only(chip, model, shape):
     config = replace(named("vivit-tiny/8x2" + model), layers=2)
     topology = topologies.get_topology_desc(platform="tpu", topology_name=chip)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from checkpoints import same
 from safetensors import SafetensorError
+from strategies import mostly_thorough
 
 import vivit
 from vivit.conformance.quickly import QUICKLY
@@ -146,7 +147,7 @@ def copied(whole, tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+@pytest.mark.parametrize("damage", mostly_thorough(["cut", "flipped", "gone"], "flipped"))
 def test_a_broken_newest_checkpoint_falls_back_to_the_one_before(damage, dataset, whole, tmp_path, caplog):
     folder = copied(whole, tmp_path)
     newest = folder / "checkpoints" / "12" / "state"
@@ -263,7 +264,7 @@ def test_a_video_that_becomes_unreadable_ends_the_run_where_it_goes_on_bit_for_b
     assert same(model.params, whole.params)
 
 
-@pytest.mark.parametrize("gone", ["checkpoints", "metrics.jsonl", "."])
+@pytest.mark.parametrize("gone", mostly_thorough(["checkpoints", "metrics.jsonl", "."], "."))
 def test_a_folder_removed_under_a_run_ends_it_and_what_it_had_is_saved_anew(gone, dataset, tmp_path, whole):
     folder = tmp_path / "run"
 
@@ -324,7 +325,7 @@ def scored(models):
     return dict(validate=validate)
 
 
-@pytest.mark.parametrize("patience", [None, 3, 2])
+@pytest.mark.parametrize("patience", mostly_thorough([None, 3, 2], 2))
 def test_the_best_model_is_kept_and_patience_ends_a_run(patience, dataset, tmp_path):
     folder, models = tmp_path / "run", []
     last = run(folder, dataset, validate_every=2, patience=patience, told=scored(models))
@@ -355,7 +356,7 @@ def signals(monkeypatch):
 DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL, signal.SIGTERM: signal.SIG_DFL}
 
 
-@pytest.mark.parametrize("number", DEFAULTS)
+@pytest.mark.parametrize("number", mostly_thorough(DEFAULTS, signal.SIGTERM))
 def test_a_signal_ends_a_run_that_then_goes_on_bit_for_bit(number, signals, dataset, whole, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(InterruptedRunError, match=rf"stopped by {number.name}; saved at step 4 of 12: the") as error:
