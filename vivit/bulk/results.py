@@ -73,14 +73,24 @@ def hash_of_model(model: ModelData) -> str:
 def tables(job: Job, names: Sequence[str]) -> Iterator[pa.Table]:
     """Yields the result of every video, in order."""
     compute, columns_of, _ = COMPUTE[job.command]
-    stamps = {"model": job.model_hash, "version": version("vivit")}
     for name, result in zip(names, compute(job.model, names, **job.options), strict=True):
-        columns = {"error": [str(result)]} if isinstance(result, ValueError) else columns_of(result)
-        count = len(next(iter(columns.values())))
-        given = {"video": [name] * count, **columns, **{key: [value] * count for key, value in stamps.items()}}
-        arrays = [_array(given.get(field.name), field.type, count) for field in job.schema]
-        yield pa.Table.from_arrays(arrays, schema=job.schema)
+        yield (
+            error_table(job, name, result) if isinstance(result, ValueError) else _table(job, name, columns_of(result))
+        )
     forget_files()  # no video is read twice
+
+
+def error_table(job: Job, name: str, error: ValueError) -> pa.Table:
+    """Returns the row of a video that has no result."""
+    return _table(job, name, {"error": [str(error)]})
+
+
+def _table(job: Job, name: str, columns: dict[str, Any]) -> pa.Table:
+    count = len(next(iter(columns.values())))
+    source = {"video": name, "model": job.model_hash, "version": version("vivit")}
+    given = {**columns, **{column: [value] * count for column, value in source.items()}}
+    arrays = [_array(given.get(field.name), field.type, count) for field in job.schema]
+    return pa.Table.from_arrays(arrays, schema=job.schema)
 
 
 def _feature_columns(model: ModelData, options: dict[str, Any]) -> list[tuple[str, pa.DataType]]:

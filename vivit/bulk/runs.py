@@ -6,22 +6,24 @@ there are.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
+from vivit.bulk.attempts import attempted, forget_attempts
 from vivit.bulk.cluster import connected, pool, quiet
-from vivit.bulk.results import Command, Job, loaded, new_job, portable, tables
+from vivit.bulk.results import Command, Job, error_table, loaded, new_job, portable, tables
 from vivit.bulk.shards import Counts, open_run, read_counts, shard_path, write_shard
 from vivit.bulk.sources import COLUMN, hash_of_names, read_source
 from vivit.files.paths import as_path, is_file
-from vivit.model_data import ModelData
+from vivit.model_data import ModelData, with_stride
 from vivit.reference.params import leaves
 from vivit.reference.values import check_count
 from vivit.versions import version
 from vivit.video.container import Limits
+from vivit.video.prefetch import check_threads
 
 SHARD_SIZE = 64  # videos
 RECORDED = ("stages", "clip_stride", "top", "views", "batch", "dtype")  # options that results depend on
@@ -61,18 +63,16 @@ def write(
     cluster, whose machines see the videos and the folder under the same paths. threads: of a worker, for decoding.
     progress: called with (videos done, videos). stride, limits: as in `vivit.features`. options: stages,
     clip_stride, batch and dtype as in `vivit.features`, or top, views, batch and dtype as in `vivit.classify`.
-    Raises ValueError if an argument is invalid, or the folder is of another run or not empty.
+    Raises ValueError if an argument is invalid, or the folder is of another run or not empty; OSError if a shard cannot
+    be written; ModuleNotFoundError without Ray (extra [bulk]).
     """
+    import ray  # noqa: F401  # before anything is written
+
     folder = as_path(folder).absolute()
-    for name, value in (
-        ("shard_size", shard_size),
-        ("threads", threads),
-        ("workers", 1 if workers is None else workers),
-    ):
+    for name, value in (("shard_size", shard_size), ("workers", 1 if workers is None else workers)):
         check_count(name, value)
-    limits = limits or Limits()
-    if stride is not None:
-        model = replace(model, preprocessing=replace(model.preprocessing, stride=stride))
+    check_threads(threads)
+    model, limits = with_stride(model, stride), limits or Limits()
     job = new_job(command, model, {**options, "threads": threads, "limits": limits})
     names = read_source(source, column=column)
     shards = -(-len(names) // shard_size)
@@ -91,6 +91,7 @@ def write(
         "max_packets": limits.packets,
     }
     open_run(folder, record)
+    forget_attempts(folder)
     total = Counts(0, 0, None)
     missing = []
     for number in range(shards):
@@ -146,7 +147,9 @@ class _ShardWriter:
         job, names, folder, shards, size = self._plan
         path = shard_path(folder, row["shard"], shards)
         try:
-            counts = write_shard(path, job.schema, tables(job, names.slice(row["shard"] * size, size).to_pylist()))
+            videos = names.slice(row["shard"] * size, size).to_pylist()
+            found = attempted(path, videos, partial(tables, job), partial(error_table, job))
+            counts = write_shard(path, job.schema, found)
         except (OSError, ValueError) as error:
             return {**Counts(0, 0, None)._asdict(), "failure": str(error)}
         return {**counts._asdict(), "failure": None}
