@@ -140,6 +140,8 @@ def test_a_damaged_tar_file_names_the_videos_before_the_damage_and_itself(damage
         (["table.parquet", "--column", "number"], "column number has values of type int64"),
         (["twice.txt", "--shard-size", "0"], "shard_size is 0: it must be at least 1"),
         (["twice.txt", "--stages", "prelogit"], "stage is 'prelogit': did you mean 'prelogits'?"),
+        (["twice.txt", "--address", "head"], "address is 'head': it must be HOST:PORT of a Ray cluster"),
+        (["twice.txt", "--address", "localhost:9"], "no Ray cluster can be reached at localhost:9: "),
         (["twice.txt", "-o", "used"], "used exists already: name a new folder or an empty one"),
     ],
 )

@@ -1,7 +1,7 @@
 """Shards whose process ended before they were finished: by a video that crashes the decoder, or for lack of memory.
 
-A note beside the shard's file says that it was begun. Where there is one, the videos are computed one by one, each noted
-before; a video that was begun DEATHS times in this way, and never finished, becomes an error.
+A note beside the shard's file says that it was begun. Where there is one, the videos are computed one by one, each
+noted before; a video that was begun DEATHS times in this way, and never finished, becomes an error.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -2,10 +2,13 @@
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from vivit.reference.values import quoted
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # no report of the use to Ray's authors
@@ -13,6 +16,7 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 STORE = 128 * 2**20  # bytes of the object store, besides the model and the names
+PATIENCE = 10  # seconds
 CORES = 2  # of a worker, which decodes and computes
 
 
@@ -32,7 +36,7 @@ def connected(address: str | None, workers: int | None, stored: int) -> Iterator
         return
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
     if address is None:
-        cores = 1 + (workers or default_workers())  # one is left for reading
+        cores = 1 + max(workers or 1, os.cpu_count() or 1)  # one is left for reading
         options |= {"address": "local", "num_cpus": cores, "object_store_memory": 2 * stored + STORE}
     else:
         options = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
@@ -48,6 +52,17 @@ def connected(address: str | None, workers: int | None, stored: int) -> Iterator
         ray.shutdown()
 
 
+def check_reachable(address: str) -> None:
+    """Raises ValueError unless something listens at HOST:PORT: Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"address is {quoted(address)}: it must be HOST:PORT of a Ray cluster")
+    try:
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise ValueError(f"no Ray cluster can be reached at {address}: {error}") from None
+
+
 @contextmanager
 def _unheard() -> Iterator[None]:
     """Drops what native code writes to standard error: Ray says there how much it will log."""
@@ -61,26 +76,20 @@ def _unheard() -> Iterator[None]:
         os.close(nowhere)
 
 
-def default_workers() -> int:
-    """Returns the number of workers: one for each GPU of Ray, or for every CORES cores."""
-    import ray
-
-    if ray.is_initialized():
-        resources = ray.cluster_resources()
-        return int(resources.get("GPU", 0)) or max(1, int(resources.get("CPU", 1)) // CORES)
-    return max(1, (os.cpu_count() or 1) // CORES)
-
-
 def pool(workers: int | None) -> dict[str, Any]:
-    """Returns the options of Dataset.map for actors: their number, and what each of them has."""
+    """Returns the options of Dataset.map for actors.
+
+    workers: their number; None: one for each GPU of Ray, or for every CORES cores. Each has a GPU if there are enough.
+    """
     import ray
     from ray.data import ActorPoolStrategy
 
-    size = workers or default_workers()
+    found = ray.cluster_resources()
+    size = workers or int(found.get("GPU", 0)) or max(1, int(found.get("CPU", 1)) // CORES)
     return {
         "compute": ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
         "num_cpus": 1,
-        "num_gpus": 1 if ray.cluster_resources().get("GPU", 0) >= size else None,
+        "num_gpus": 1 if found.get("GPU", 0) >= size else None,
     }
 
 

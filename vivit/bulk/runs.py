@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import pyarrow as pa
 
 from vivit.bulk.attempts import attempted, forget_attempts
-from vivit.bulk.cluster import connected, pool, quiet
+from vivit.bulk.cluster import check_reachable, connected, pool, quiet
 from vivit.bulk.results import Command, Job, error_table, loaded, new_job, portable, tables
 from vivit.bulk.shards import Counts, open_run, read_counts, shard_path, write_shard
 from vivit.bulk.sources import COLUMN, hash_of_names, read_source
@@ -61,8 +61,10 @@ def write(
     options, only its missing files are computed. A video that cannot be used has a row with its error.
     workers: processes, each with its copy of the model; None: one a GPU, or one for every two cores. address: of a Ray
     cluster, whose machines see the videos and the folder under the same paths. threads: of a worker, for decoding.
-    progress: called with (videos done, videos). stride, limits: as in `vivit.features`. options: stages,
-    clip_stride, batch and dtype as in `vivit.features`, or top, views, batch and dtype as in `vivit.classify`.
+    On a TPU or GPU this process must leave the accelerators to the workers: call jax.config.update("jax_platforms",
+    "cpu") before the model is loaded. progress: called with (videos done, videos). stride, limits: as in
+    `vivit.features`. options: stages, clip_stride, batch and dtype as in `vivit.features`, or top, views, batch and
+    dtype as in `vivit.classify`.
     Raises ValueError if an argument is invalid, or the folder is of another run or not empty; OSError if a shard cannot
     be written; ModuleNotFoundError without Ray (extra [bulk]).
     """
@@ -72,6 +74,8 @@ def write(
     for name, value in (("shard_size", shard_size), ("workers", 1 if workers is None else workers)):
         check_count(name, value)
     check_threads(threads)
+    if address is not None:
+        check_reachable(address)
     model, limits = with_stride(model, stride), limits or Limits()
     job = new_job(command, model, {**options, "threads": threads, "limits": limits})
     names = read_source(source, column=column)

@@ -75,10 +75,13 @@ def _add_run(parser: Parser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     """Returns the exit code 0, or 2 if a video could not be used; the others are in the shards all the same."""
-    from vivit.bulk import write  # here: it needs the extra [bulk], and `vivit info` need not load JAX
+    import jax  # here, so that `vivit info` need not load it
+
+    from vivit.bulk import write  # here: it needs the extra [bulk]
     from vivit.files.atomic import check_folder
 
     check_folder(options.output, inputs=outputs.input_files(options))
+    jax.config.update("jax_platforms", "cpu")  # of this process: the workers have the accelerators
     model, _ = load_model(options)
     settings = {name: getattr(options, name) for name in (*RUN, *OPTIONS[options.action])}
     with videos_progress(2) as bar:  # 2: more than one
