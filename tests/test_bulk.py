@@ -83,7 +83,7 @@ def files(output):
 
 
 def archive(path, folder):
-    with tarfile.open(path, "w") as tar:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for name in [*names(folder), str(folder / "notes.md")]:
             tar.add(name, Path(name).name)
     return path

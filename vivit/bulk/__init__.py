@@ -5,7 +5,7 @@ Dataset of paths to a Dataset of results. `prelogits` reads the features of a ru
 """
 
 from vivit.bulk.datasets import classify, features
-from vivit.bulk.prelogits import prelogits
+from vivit.bulk.reading import prelogits
 from vivit.bulk.runs import Written, write
 
 __all__ = ["Written", "classify", "features", "prelogits", "write"]
