@@ -2,7 +2,7 @@
 
 Every row takes the logits of the same videos, each of one clip, with the same random weights, in a process of its own.
 The rows of bulk must equal those of the plain loop, which calls `vivit.features` for one video after the other; the
-pipeline's probabilities must be near. "a second" is of the videos after the start: loading, compiling and, for bulk,
+pipeline's probabilities must be near. "videos a second" is measured after the start: loading, compiling and, for bulk,
 starting Ray and the first shard of every worker; "seconds" is all of it. Without torch and transformers the pipeline's
 row says so.
 """
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
         program = ("-m", "bench", "bulk", "--shard-size", str(options.shard_size), "--worker")
         rows = (PLAIN, *(f"bulk {count}" for count in options.workers), PEER)
         found: dict[Any, Any] = in_turns({row: (*program, row, name) for row in rows}, options.rounds)
-    columns = ("row", "a second", "÷ plain loop's", "seconds", "peak MB", "largest difference")
+    columns = ("row", "videos a second", "÷ plain loop's", "seconds", "peak MB", "largest difference")
     plain = found[PLAIN]
     table = []
     for row, one in found.items():

@@ -203,9 +203,9 @@ def test_the_classes_of_videos_in_a_tar_file_are_those_of_the_plain_loop(
     tar = archive(tmp_path / "a.tar", folder)
     model.save(tmp_path / "model")
     command = ["bulk", "classify", str(tar), "-o", str(tmp_path / "out"), "--checkpoint", str(tmp_path / "model")]
-    assert main([*command, "--views", "2x1", "--top", "2", "--workers", "2", "--shard-size", "4", "--batch", "2"]) == 2
+    assert main([*command, "--views", "2x1", "--top", "2", "--workers", "2", "--shard-size", "8", "--batch", "2"]) == 2
     shown = capsys.readouterr()
-    assert shown.out == f"wrote {tmp_path}/out: classify of {COUNT - 1} of {COUNT} videos in 2 shards\n"
+    assert shown.out == f"wrote {tmp_path}/out: classify of {COUNT - 1} of {COUNT} videos in 1 shard\n"
     assert shown.err.startswith(
         f"vivit bulk: 1 of {COUNT} videos have a row with an error, such as: tar://{DAMAGED}.mkv"
     )

@@ -76,16 +76,18 @@ def _unheard() -> Iterator[None]:
         os.close(nowhere)
 
 
-def pool(workers: int | None) -> dict[str, Any]:
+def pool(workers: int | None, tasks: int | None = None) -> dict[str, Any]:
     """Returns the options of Dataset.map for actors.
 
-    workers: their number; None: one for each GPU of Ray, or for every CORES cores. Each has a GPU if there are enough.
+    workers: their number; None: one for each GPU of Ray, or for every CORES cores. tasks: of all of them, which bounds
+    their number; None: unknown. Each has a GPU if there are enough.
     """
     import ray
     from ray.data import ActorPoolStrategy
 
     found = ray.cluster_resources()
     size = workers or int(found.get("GPU", 0)) or max(1, int(found.get("CPU", 1)) // CORES)
+    size = min(size, tasks or size)
     return {
         "compute": ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
         "num_cpus": 1,

@@ -130,7 +130,7 @@ def _computed(missing: list[int], plan: _Plan, workers: int | None) -> Iterator[
     import ray
 
     dataset = ray.data.from_items([{"shard": number} for number in missing], override_num_blocks=len(missing))
-    done = dataset.map(cast(Any, _ShardWriter), fn_constructor_args=([ray.put(plan)],), **pool(workers))
+    done = dataset.map(cast(Any, _ShardWriter), fn_constructor_args=([ray.put(plan)],), **pool(workers, len(missing)))
     for row in done.iter_rows():
         if row["failure"] is not None:
             raise OSError(row["failure"])

@@ -96,7 +96,11 @@ def _run(options: argparse.Namespace) -> int:
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     done = f"{found.videos - found.failed:,} of {found.videos:,} videos"
-    print(printable(f"wrote {options.output}: {options.action} of {done} in {found.shards:,} shards"))
+    print(
+        printable(
+            f"wrote {options.output}: {options.action} of {done} in {found.shards:,} shard{'s' * (found.shards > 1)}"
+        )
+    )
     if found.failed:
         left = f"{found.failed:,} of {found.videos:,} videos have a row with an error, such as: {found.error}"
         print(printable(f"vivit bulk: {left}"), file=sys.stderr)
