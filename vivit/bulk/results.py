@@ -120,19 +120,23 @@ COMPUTE: dict[str, tuple[Callable[..., Iterator[Any]], Callable[[Any], dict[str,
 
 
 def _list_type(shape: tuple[int, ...]) -> pa.DataType:
-    """Returns the type of an array of this shape: lists of fixed size in each other."""
+    """Returns the type of an array of this shape: lists in each other.
+
+    Not lists of fixed size: few readers of Parquet take those with nulls.
+    """
     kind = pa.float32()
-    for size in reversed(shape):
-        kind = pa.list_(kind, size)
+    for _ in shape:
+        kind = pa.list_(kind)
     return kind
 
 
 def _array(values: Any, kind: pa.DataType, count: int) -> pa.Array:
     if values is None:
         return pa.nulls(count, kind)
-    if not pa.types.is_fixed_size_list(kind):
+    if not isinstance(values, np.ndarray):
         return pa.array(values, kind)
     array = pa.array(np.ascontiguousarray(values).ravel())
     for size in reversed(values.shape[1:]):
-        array = pa.FixedSizeListArray.from_arrays(array, size)
+        offsets = pa.array(np.arange(0, len(array) + 1, size), pa.int32())
+        array = pa.ListArray.from_arrays(offsets, array)
     return array
