@@ -19,6 +19,7 @@ PROGRAMS = {
     "compile": "seconds to compile each model, B, L and H",
     "train": "a training step on this device, beside PyTorch; how long steps wait for their clips",
     "probe": "a new head on frozen features: vivit probe beside vivit train --freeze",
+    "bulk": "videos a second of vivit bulk, beside the plain loop and a transformers pipeline",
     "scale": "the training step compiled for slices of TPUs: memory a device, collectives",
     "decode": "frames of a clip from a file, beside PyAV alone",
     "classify": "ten seconds of 720p, decoded, preprocessed, computed, beside Hugging Face's processor and model",

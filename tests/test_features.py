@@ -15,7 +15,7 @@ from videos import Coding, encode, scene
 import vivit
 from vivit.cli.main import main
 from vivit.files.npz_writer import open_npz
-from vivit.inference.features import stream_features
+from vivit.inference.features import features_of_videos, stream_features
 from vivit.model_data import clip_spec
 from vivit.reference import models as reference
 from vivit.video import sliding
@@ -185,3 +185,14 @@ def test_bad_input_is_one_line_before_any_work(arguments, message, folder, tmp_p
     assert message in shown.err
     assert shown.err.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_a_video_whose_features_need_too_much_memory_is_an_error_and_the_next_is_not(tmp_path):
+    for name, frames in (("long.mkv", 130), ("short.mkv", 8)):
+        encode(tmp_path / name, scene(frames, 32, 32), LOSSLESS)
+    names = [str(tmp_path / name) for name in ("long.mkv", "missing.mkv", "short.mkv")]
+    options = dict(stages=["tokens"], stride=1, clip_stride=1, batch=1, limits=vivit.Limits(memory=1_200_000))
+    long, missing, short = features_of_videos(model_of(), names, **options)
+    assert str(long).startswith(f"the features of 123 clips of {names[0]} would take")
+    assert str(missing) == f"{names[1]} is not a file: it must be a video"
+    assert np.array_equal(short["tokens"], model_of().features(names[2], stages=["tokens"], stride=1)["tokens"])

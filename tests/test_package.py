@@ -78,6 +78,7 @@ LAYERS = (  # a module may import from its own layer and from those above
     "inference",
     "explanation",
     "pretrained",
+    "bulk",
     "__init__ audit",
     "conformance",
     "puzzles",

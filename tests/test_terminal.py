@@ -25,6 +25,7 @@ from vivit.training.recipe import recipe
 DEMO = Path(vivit.__file__).parent / "demo" / "zoom-in.mp4"
 COMMANDS = (
     "audit",
+    "bulk",
     "classify",
     "convert",
     "data",

@@ -4,9 +4,9 @@ Functions such as classify, features, explain, save and export take a ModelData;
 as methods.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -22,6 +22,8 @@ from vivit.video.container import Limits
 from vivit.video.preprocessing import PUBLISHED, Preprocessing, preprocessing_for
 from vivit.video.sampling import Sampling, Short
 from vivit.video.spec import ClipSpec
+
+AnyModel = TypeVar("AnyModel", bound="ModelData")
 
 
 class Origin(NamedTuple):
@@ -147,6 +149,11 @@ class ModelData:
             start=start,
             resize=self.preprocessing.resize,
         )
+
+
+def with_stride(model: AnyModel, stride: int | None) -> AnyModel:
+    """Returns the model whose clips have this stride; None: the model itself. Raises ValueError if it is invalid."""
+    return model if stride is None else replace(model, preprocessing=replace(model.preprocessing, stride=stride))
 
 
 def clip_spec(

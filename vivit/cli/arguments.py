@@ -80,6 +80,26 @@ def add_views(parser: argparse.ArgumentParser, *, default: tuple[int, int] = (4,
     )
 
 
+def add_stages(parser: argparse.ArgumentParser) -> None:
+    """Adds --stages and --clip-stride, of features."""
+    parser.add_argument(
+        "--stages",
+        nargs="+",
+        default=("prelogits", "frames"),
+        metavar="STAGE",
+        help="prelogits, features, logits, frames (one representation per time index), last_tokens, or any stage of "
+        "capture=, such as tokens or encoder/3/out (default: prelogits frames)",
+    )
+    parser.add_argument(
+        "--clip-stride", type=int, metavar="N", help="frames from clip to clip (default: no gap, no overlap)"
+    )
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """Adds --top."""
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes per head (default: 5)")
+
+
 def add_json(parser: argparse._ActionsContainer, *, page: bool = False) -> None:
     """Adds --json, and -o to write the same JSON to a file. page: -o can also write a page."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

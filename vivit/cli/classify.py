@@ -12,6 +12,7 @@ from vivit.cli.arguments import (
     add_checkpoint,
     add_clips,
     add_limits,
+    add_top,
     add_videos,
     add_views,
     limits,
@@ -34,7 +35,7 @@ def add(parser: Parser) -> None:
     add_checkpoint(parser)
     add_views(parser)
     add_clips(parser)
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="classes per head (default: 5)")
+    add_top(parser)
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="decoding threads (default: 2)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text, with the scores of every view")
     add_limits(parser)

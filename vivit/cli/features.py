@@ -4,7 +4,16 @@ import argparse
 import sys
 
 from vivit.cli import outputs
-from vivit.cli.arguments import add_checkpoint, add_clips, add_limits, add_videos, limits, load_model, warn_demo_model
+from vivit.cli.arguments import (
+    add_checkpoint,
+    add_clips,
+    add_limits,
+    add_stages,
+    add_videos,
+    limits,
+    load_model,
+    warn_demo_model,
+)
 from vivit.cli.console import clips_progress
 from vivit.cli.parser import Parser
 from vivit.files.paths import printable
@@ -23,17 +32,7 @@ def add(parser: Parser) -> None:
         help="the file to write; - is standard output",
     )
     add_checkpoint(parser)
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        default=("prelogits", "frames"),
-        metavar="STAGE",
-        help="prelogits, features, logits, frames (one representation per time index), last_tokens, or any stage of "
-        "capture=, such as tokens or encoder/3/out (default: prelogits frames)",
-    )
-    parser.add_argument(
-        "--clip-stride", type=int, metavar="N", help="frames from clip to clip (default: no gap, no overlap)"
-    )
+    add_stages(parser)
     add_clips(parser, unit="clips")
     add_limits(parser)
     parser.set_defaults(run=run)

@@ -14,6 +14,7 @@ from vivit.reference.values import one_line
 COMMANDS = {
     "classify": "print the most probable labels of videos",
     "features": "write features of videos, clip by clip, as arrays",
+    "bulk": "features or labels of millions of videos on Ray, as resumable Parquet shards",
     "timeline": "print the labels of a long video over time; write subtitles or a page",
     "explain": "show which parts of a video a model attended to, as an HTML page",
     "audit": "compare production with the reference on a real video: all variants, or a checkpoint",
@@ -81,6 +82,7 @@ EXTRAS = {
     "train": ("grain", "optax", "orbax", "tensorboardX"),
     "plot": ("matplotlib",),
     "probe": ("sklearn",),
+    "bulk": ("ray", "pyarrow"),
     "onnx": ("jax2onnx", "onnxruntime"),
     "hub": ("huggingface_hub",),
     "sign": ("model_signing", "OpenSSL"),

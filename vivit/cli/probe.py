@@ -13,8 +13,12 @@ from vivit.cli.table import Table
 from vivit.files.paths import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vivit.inference.probe import Probe
     from vivit.pretrained import Model
+
+VIEWS = (1, 1)
 
 
 def add(parser: Parser) -> None:
@@ -32,11 +36,17 @@ def add(parser: Parser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_checkpoint(parser, required=True)
-    add_views(parser, default=(1, 1))
+    add_views(parser, default=VIEWS)
     add_clips(parser, batch=8)
     parser.add_argument("--threads", type=int, default=2, metavar="N", help="decoding threads (default: 2)")
     parser.add_argument(
         "--broken", choices=("skip", "fail"), default="fail", help="videos that cannot be used (default: fail)"
+    )
+    parser.add_argument(
+        "--features",
+        metavar="DIR",
+        type=outputs.path,
+        help="of a run of vivit bulk features with this checkpoint, in place of opening the videos",
     )
     parser.add_argument("--heads", nargs="+", metavar="COLUMN", help="label columns of a table")
     add_limits(parser)
@@ -51,6 +61,7 @@ def run(options: argparse.Namespace) -> int:
     check_dest(options.output, "vivit", outputs.input_files(options))
     model, checkpoint = load_model(options)
     settings = {name: getattr(options, name) for name in ("stride", "views", "batch", "dtype", "threads", "broken")}
+    features = _features(options, model)
     with clips_progress(disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task("features", total=None)
         result = probe(
@@ -59,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
             heads=options.heads,
             **settings,
             limits=limits(options),
+            features=features,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     save(result.model, options.output)
@@ -72,6 +84,19 @@ def run(options: argparse.Namespace) -> int:
         say(printable(f"left out: {reason}"), console(), soft_wrap=True)
     print(printable(f"wrote {options.output}"))
     return 0
+
+
+def _features(options: argparse.Namespace, model: "Model") -> "dict[str, np.ndarray | ValueError] | None":
+    """Returns the features of the run that --features names; None without it."""
+    if options.features is None:
+        return None
+    from vivit.bulk import prelogits  # here: it needs the extra [bulk]
+    from vivit.model_data import with_stride
+
+    for name, default in (("views", VIEWS), ("dtype", None)):
+        if getattr(options, name) != default:
+            raise ValueError(f"--{name} is given with --features: those of a run were computed with its own options")
+    return prelogits(options.features, with_stride(model, options.stride))
 
 
 def _table(result: "Probe[Model]") -> Table:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
-from vivit.inference.batches import BATCH, NotFinite, balanced_batch_size
+from vivit.inference.batches import BATCH, NotFinite, balanced_batch_size, padded
 from vivit.inference.view_logits import ViewLogits, forward_of, view_logits
 from vivit.jitted import not_finite
 from vivit.labels import Labels, default_labels
@@ -104,11 +105,13 @@ def classify_videos(
     dtype: str | None = None,
     threads: int = 2,
     limits: Limits | None = None,
+    balanced: bool = True,
 ) -> Iterator[Classification | ValueError]:
     """Yields the classification of every video in order, or a one-line ValueError.
 
-    The error is of a video that cannot be read or whose logits are not finite. threads: for decoding. Other arguments
-    are those of classify; one compiled program serves all videos.
+    The error is of a video that cannot be read or whose logits are not finite. threads: for decoding. balanced: batches
+    are smaller than `batch` if that saves padding; otherwise every batch has this size, whatever the number of videos.
+    Other arguments are those of classify; one compiled program serves all videos.
     Raises ValueError if the model has no head or an argument is invalid.
     """
     class_names(model)
@@ -125,8 +128,13 @@ def classify_videos(
         return load_views(clip_spec(model, video, stride=stride, limits=limits, threads=cores), video, views)
 
     count = math.prod(views)
-    size = balanced_batch_size(max(1, len(videos) * count), batch)
-    stream = view_logits(forward_of(model, dtype), load, videos, views_per_video=count, batch=size, threads=threads)
+    size = balanced_batch_size(max(1, len(videos) * count), batch) if balanced else batch
+    forward = forward_of(model, dtype)
+
+    def run(pixels: np.ndarray, _: np.ndarray) -> jax.Array:
+        return forward(pixels if balanced else padded(pixels, size))
+
+    stream = view_logits(run, load, videos, views_per_video=count, batch=size, threads=threads)
     return _classified(model, videos, stream, top, dtype, count)
 
 

@@ -3,6 +3,7 @@
 Videos may be long: one batch of clips is in memory, and `write_features` appends its results to files.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,14 @@ import numpy as np
 from vivit import jitted
 from vivit.files.atomic import check_writable, write_file
 from vivit.files.npz_writer import open_npz
-from vivit.inference.batches import BATCH, NotFinite, map_batched
+from vivit.inference.batches import BATCH, NotFinite, map_batched, padded
 from vivit.jitted import not_finite
-from vivit.memory import check_model
+from vivit.memory import check_memory, check_model
 from vivit.model_data import ModelData, clip_spec
 from vivit.notebook import progress_bar
-from vivit.reference.config import Config
+from vivit.reference.config import COLORS, Config
 from vivit.reference.params import Params
-from vivit.reference.values import check_count, quoted
+from vivit.reference.values import check_count, one_line, quoted
 from vivit.video.container import Limits
 from vivit.video.inputs import seekable, video_name
 from vivit.video.prefetch import prefetch
@@ -103,6 +104,72 @@ def stream_features(
     return FeatureStream(sliding.total, clips())
 
 
+def features_of_videos(
+    model: ModelData,
+    videos: Iterable[str],
+    *,
+    stages: Sequence[str] = DEFAULT_STAGES,
+    stride: int | None = None,
+    clip_stride: int | None = None,
+    batch: int = BATCH,
+    dtype: str | None = None,
+    threads: int = 1,
+    limits: Limits | None = None,
+) -> Iterator[dict[str, np.ndarray] | ValueError]:
+    """Yields what `features` returns for every video, in order, or a one-line ValueError of a video that has no result.
+
+    videos: names of files, or of what `seekable` copies. The clips of all videos fill batches of one size, and the next
+    ones are decoded while the model computes. threads: of the decoder. limits.memory also bounds the features of one
+    video. Other arguments as in `features`. Raises ValueError if one of them is invalid.
+    """
+    names, limits = _checked(model, stages, stride, clip_stride, batch, limits), limits or Limits()
+    spec = clip_spec(model, stride=stride, limits=limits, threads=threads)
+    bytes_per_clip = 4 * sum(math.prod(shape) for shape in feature_shapes(model, names).values())
+
+    def run(pixels: np.ndarray) -> dict[str, jax.Array]:
+        video = model.preprocessed(padded(pixels, batch))
+        return _stages(model.params, video, config=model.config, names=names, dtype=dtype)
+
+    def clips() -> Iterator[tuple[tuple[str, ClipFrames | ValueError | None], tuple[np.ndarray] | None]]:
+        """The clips of every video, and at its end None or its error."""
+        for name in videos:
+            try:
+                with seekable(name) as file:
+                    sliding = sliding_clips(spec, file, clip_stride=clip_stride)
+                    check_memory(
+                        f"the features of {sliding.total:,} clips of {name}",
+                        sliding.total * bytes_per_clip,
+                        limits.memory,
+                    )
+                    for clip, pixels in sliding.clips:
+                        yield (name, clip), (pixels,)
+            except (ValueError, OSError) as error:
+                yield (name, ValueError(one_line(str(error)))), None
+            else:
+                yield (name, None), None
+
+    rows: list[dict[str, np.ndarray]] = []
+    broken: ValueError | None = None
+    for (name, clip), arrays in map_batched(run, prefetch(clips(), count=2 * batch), batch):
+        if isinstance(arrays, NotFinite):
+            broken = broken or not_finite(model, arrays.clip, name, dtype)
+        elif isinstance(clip, ClipFrames):
+            rows.append(dict(index=clip.indices, seconds=clip.stamps, **arrays))
+        else:
+            error = clip or broken
+            yield error if error is not None else {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+            rows, broken = [], None
+
+
+def feature_shapes(model: ModelData, stages: Sequence[str] = DEFAULT_STAGES) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of stages of one clip by name. Raises ValueError if the model has no such stage."""
+    names = _known_stages(model, stages)
+    config = model.config
+    clip = jax.ShapeDtypeStruct((1, config.frames, config.height, config.width, COLORS), np.uint8)
+    shapes = jax.eval_shape(partial(_stages, config=config, names=names, dtype=None), model.params, clip)
+    return {name: tuple(shapes[name].shape[1:]) for name in names}
+
+
 def write_features(
     model: ModelData,
     videos: Sequence[str],
@@ -172,6 +239,16 @@ def _checked(
     limits: Limits | None,
 ) -> tuple[str, ...]:
     """Returns the different stages. Raises ValueError if the model lacks one or another argument is invalid."""
+    names = _known_stages(model, stages)
+    check_count("batch", batch)
+    check_model(model.config, (limits or Limits()).memory, clips=batch)
+    check_clip_stride(clip_stride)
+    Sampling(frames=model.config.frames, stride=1 if stride is None else stride)  # checks the stride
+    return names
+
+
+def _known_stages(model: ModelData, stages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the different stages. Raises ValueError if there is none or the model lacks one."""
     if isinstance(stages, str) or not isinstance(stages, Sequence):
         raise ValueError(f"stages is {quoted(stages)}: it must be a list of names, such as ['prelogits']")
     names = tuple(dict.fromkeys(stages))
@@ -179,10 +256,6 @@ def _checked(
     jitted.check_stages(names, known)
     if not names:
         raise ValueError("stages is (): there must be at least one")
-    check_count("batch", batch)
-    check_model(model.config, (limits or Limits()).memory, clips=batch)
-    check_clip_stride(clip_stride)
-    Sampling(frames=model.config.frames, stride=1 if stride is None else stride)  # checks the stride
     return names
 
 

@@ -4,22 +4,23 @@ The videos go through the model once. Their features are those before the head, 
 the head is linear, `evaluate` with the same views finds the accuracy that is reported here.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from vivit.data.clips import Broken
+from vivit.data.clips import Broken, BrokenVideoError
 from vivit.data.reading import read_data
 from vivit.data.sources import Dataset, label_vector
 from vivit.inference import metrics
-from vivit.inference.example_logits import ExampleLogits, average_logits
+from vivit.inference.example_logits import average_logits
 from vivit.inference.metrics import split_heads
-from vivit.model_data import ModelData
+from vivit.model_data import AnyModel, with_stride
 from vivit.reference.params import Dense
 from vivit.video.cache import Cache
 from vivit.video.container import Limits
@@ -30,7 +31,13 @@ SMALL = 10**9  # multiply-adds of a step, below which several threads cost more 
 HALVES = np.array([-0.5, 0.5])  # from the logit of two classes to a logit each
 FITTED = ("train", "validation")  # splits
 
-AnyModel = TypeVar("AnyModel", bound=ModelData)
+
+class ExampleFeatures(NamedTuple):
+    """Features float64[m c] of m examples, whose numbers in the dataset are int64[m]. broken: errors by path."""
+
+    features: np.ndarray
+    numbers: np.ndarray
+    broken: dict[str, str]
 
 
 class FittedHead(NamedTuple):
@@ -69,6 +76,7 @@ def probe(
     dtype: str | None = None,
     cache: Cache | None = None,
     limits: Limits | None = None,
+    features: Mapping[str, np.ndarray | ValueError] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Probe[AnyModel]:
     """Returns a model whose head is a logistic regression on its features, fitted on train, chosen on validation.
@@ -76,7 +84,8 @@ def probe(
     data: what `vivit train` takes, or datasets by split; it must have the splits train and validation, one label per
     example, and examples of every class in train. heads: label columns of a table. stride: frames from one sampled
     frame to the next, which the new model keeps; None: the model's. views: (temporal clips, spatial crops) of a video.
-    Other arguments as in evaluation.evaluate.
+    Other arguments as in evaluation.evaluate. features: those before the head, [c], or the error, of every video by its
+    absolute path, such as `vivit.bulk.prelogits` reads; no video is opened then. None: they are computed.
 
     The strength of the L2 penalty is that of the lowest cross-entropy on validation, separately for every head.
     Raises ValueError if the data does not fit or a video cannot be read, and ModuleNotFoundError without scikit-learn
@@ -86,17 +95,20 @@ def probe(
 
     splits = dict(data) if isinstance(data, Mapping) else read_data(data, heads=heads)
     _check_splits(splits, "the data" if isinstance(data, Mapping) else str(data))
-    if stride is not None:
-        model = replace(model, preprocessing=replace(model.preprocessing, stride=stride))
+    model = with_stride(model, stride)
     options: dict[str, Any] = dict(
         views=views, batch=batch, broken=broken, threads=threads, dtype=dtype, cache=cache, limits=limits
     )
-    features, labels = {}, {}
+    used: dict[str, ExampleFeatures] = {}
     for split, shown in zip(FITTED, _shares(progress, splits), strict=True):
-        features[split] = average_logits(without_head(model), splits[split], **options, progress=shown)
-        labels[split] = _labels(splits[split], features[split])
+        if features is None:
+            found = average_logits(without_head(model), splits[split], **options, progress=shown)
+            used[split] = ExampleFeatures(found.logits, found.index, found.broken)
+        else:
+            used[split] = _look_up(features, splits[split], broken)
+    labels = {split: _labels(splits[split], used[split].numbers) for split in FITTED}
     fitted = [
-        fit(features["train"].logits, train.argmax(1), features["validation"].logits, validation.argmax(1), names)
+        fit(used["train"].features, train.argmax(1), used["validation"].features, validation.argmax(1), names)
         for train, validation, names in zip(
             *(split_heads(labels[split], splits["train"].classes) for split in FITTED),
             splits["train"].names,
@@ -114,13 +126,13 @@ def probe(
         heads=dataset.heads,
         report=model.report.with_notes(f"head: a logistic regression for {dataset.classes} classes"),
     )
-    logits = features["validation"].logits @ kernel + bias
+    logits = used["validation"].features @ kernel + bias
     return Probe(
         model=made,
         strengths={name: head.strength for name, head in zip(dataset.heads, fitted, strict=True)},
         report=metrics.report(logits, labels["validation"], dataset.classes, dataset.names, heads=dataset.heads),
-        examples={split: len(features[split].index) for split in FITTED},
-        broken=features["train"].broken | features["validation"].broken,
+        examples={split: len(used[split].numbers) for split in FITTED},
+        broken=used["train"].broken | used["validation"].broken,
     )
 
 
@@ -185,9 +197,32 @@ def _check_splits(splits: Mapping[str, Dataset], name: str) -> None:
             raise ValueError(f"{head} has {len(names)} class: it must have at least two")
 
 
-def _labels(dataset: Dataset, features: ExampleLogits) -> np.ndarray:
-    """Returns the labels of the examples that have features, float32[m v], as label_vector."""
-    return np.stack([label_vector(dataset, dataset.examples[index]) for index in features.index])
+def _look_up(features: Mapping[str, np.ndarray | ValueError], dataset: Dataset, broken: Broken) -> ExampleFeatures:
+    """Returns the features of the examples. An error is treated as `broken` says; ValueError if a video is missing."""
+    rows, numbers, left_out = [], [], {}
+    for number, example in enumerate(dataset.examples):
+        if (example.start, example.end) != (None, None):
+            raise ValueError(f"{example.path} has a segment in the data: its features are of the whole video")
+        found = features.get(os.path.abspath(example.path))
+        if found is None:
+            raise ValueError(f"{example.path} has no features: they must have every video of train and validation")
+        if isinstance(found, ValueError):
+            error = BrokenVideoError(example.path, str(found))
+            if broken == "fail":
+                raise error
+            left_out[example.path] = str(error)
+        else:
+            rows.append(found)
+            numbers.append(number)
+    if not rows:
+        reason = next(iter(left_out.values()), "")
+        raise ValueError(f"none of the {len(dataset.examples)} examples can be used, the first because {reason}")
+    return ExampleFeatures(np.stack(rows), np.array(numbers), left_out)
+
+
+def _labels(dataset: Dataset, numbers: np.ndarray) -> np.ndarray:
+    """Returns the labels of the examples with these numbers, float32[m v], as label_vector."""
+    return np.stack([label_vector(dataset, dataset.examples[number]) for number in numbers])
 
 
 def _shares(

@@ -18,6 +18,7 @@ import numpy as np
 
 from vivit.files.atomic import working_folder
 from vivit.files.paths import as_path, files_below, is_folder, status, unreadable
+from vivit.video import archive
 
 STANDARD_INPUT = "-"
 CHUNK = 1 << 20  # bytes per copy
@@ -52,15 +53,18 @@ def video_name(video: str | Path | np.ndarray) -> str:
 
 @contextmanager
 def seekable(name: str) -> Iterator[str]:
-    """Yields a path that can be read repeatedly: the name itself, or a copy of standard input or of a named pipe.
+    """Yields a path that can be read repeatedly: the name itself, or a copy of what has none.
 
-    A ValueError inside the block that names the copy is raised with the name of the stream. Raises ValueError if the
-    stream cannot be read.
+    Standard input, a named pipe and a video in a tar file (see archive.py) are copied. A ValueError inside the block
+    that names the copy is raised with the name of the stream. Raises ValueError if the stream cannot be read.
     """
     if name == STANDARD_INPUT:
         if sys.stdin is None:
             raise ValueError("standard input is closed: it must be a video")
         with _copied(sys.stdin.buffer, "standard input") as copy:
+            yield copy
+    elif archive.NAME.fullmatch(name):
+        with archive.open_member(name) as stream, _copied(stream, name) as copy:
             yield copy
     elif _is_pipe(name):
         with _opened(name) as stream, _copied(stream, name) as copy:

@@ -65,6 +65,11 @@ def _probed(path: str, state: FileState | None, *, limits: Limits, threads: int)
     return probe(path, limits=limits, threads=threads)
 
 
+def forget_files() -> None:
+    """Frees the indices of files that `cached_probe` keeps."""
+    _probed.cache_clear()
+
+
 def load_frames(
     spec: ClipSpec, video: Video, wanted: np.ndarray, crops: int | None, *, stored: np.ndarray
 ) -> np.ndarray:
