@@ -28,8 +28,10 @@ from jaxtyping import Array, Float, Float32
 
 from vivit.kernels import chip, tiling
 from vivit.kernels.tiling import DenseBlockSizes
-from vivit.numerics.gelu import gelu
+from vivit.numerics.gelu import gelu, gelu_and_slope
 from vivit.reference.params import Dense, LayerNorm, Mlp
+
+EARLY = 2 * tiling.LANES  # columns of dy W₂ᵀ that come first: the layer norm hides behind their product
 
 
 class DenseOptions(NamedTuple):
@@ -303,14 +305,20 @@ def _mlp_vjp_kernel(
     tokens, scale, bias, kernel, hidden_bias, dy, out_kernel, active_out, hidden_cotangent, normal_out, inverse_out,
     *, epsilon: float, form: str,
 ):  # fmt: skip
+    f = out_kernel.shape[0]
+    early = min(EARLY, f)
     for part in tiling.parts(*dy.shape[:2]):
+        active_cotangent = _product(tiling.load(dy, part), out_kernel.at[:early], transposed=True)
         normal, inverse = _normal(tiling.load(tokens, part), epsilon)
         tiling.store(normal_out, part, normal)
         tiling.store(inverse_out, part, inverse)
         hidden = _product(normal * scale[...] + bias[...], kernel) + hidden_bias[...]
-        active, pull = jax.vjp(partial(gelu, form=form), hidden)
+        active, slope = gelu_and_slope(hidden, form)
         tiling.store(active_out, part, active)
-        tiling.store(hidden_cotangent, part, *pull(_product(tiling.load(dy, part), out_kernel, transposed=True)))
+        if early < f:
+            late = _product(tiling.load(dy, part), out_kernel.at[early:], transposed=True)
+            active_cotangent = jnp.concatenate([active_cotangent, late], axis=1)
+        tiling.store(hidden_cotangent, part, slope * active_cotangent)
 
 
 def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=None, residual=None):
