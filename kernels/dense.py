@@ -14,6 +14,7 @@ Kept for the backward pass: tokens, and before attention x̂ and 1/σ; the MLP c
 Numerics: operands of a product are rounded to `dtype` (on v3 by the matrix unit itself), everything else is float32.
 """
 
+import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,10 +28,10 @@ from jaxtyping import Array, Float, Float32
 
 from vivit.kernels import chip, tiling
 from vivit.kernels.tiling import DenseBlockSizes
-from vivit.numerics.gelu import gelu
+from vivit.numerics.gelu import gelu, gelu_and_slope
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
-FEW_ROWS = 32  # whose row-wise work alone stays in registers
+EARLY = 2 * tiling.LANES  # columns of dy W₂ᵀ that come first: the layer norm hides behind their product
 
 
 class DenseOptions(NamedTuple):
@@ -304,28 +305,37 @@ def _mlp_vjp_kernel(
     tokens, scale, bias, kernel, hidden_bias, dy, out_kernel, active_out, hidden_cotangent, normal_out, inverse_out,
     *, epsilon: float, form: str,
 ):  # fmt: skip
+    f = out_kernel.shape[0]
+    early = min(EARLY, f)
     for part in tiling.parts(*dy.shape[:2]):
+        active_cotangent = _product(tiling.load(dy, part), out_kernel.at[:early], transposed=True)
         normal, inverse = _normal(tiling.load(tokens, part), epsilon)
         tiling.store(normal_out, part, normal)
         tiling.store(inverse_out, part, inverse)
         hidden = _product(normal * scale[...] + bias[...], kernel) + hidden_bias[...]
-        active, pull = jax.vjp(partial(gelu, form=form), hidden)
+        active, slope = gelu_and_slope(hidden, form)
         tiling.store(active_out, part, active)
-        tiling.store(hidden_cotangent, part, *pull(_product(tiling.load(dy, part), out_kernel, transposed=True)))
+        if early < f:
+            late = _product(tiling.load(dy, part), out_kernel.at[early:], transposed=True)
+            active_cotangent = jnp.concatenate([active_cotangent, late], axis=1)
+        tiling.store(hidden_cotangent, part, slope * active_cotangent)
 
 
 def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=None, residual=None):
     """(dy Wᵀ, Σ dy, Σ dz), dy Wᵀ taken through the layer norm that gave x̂ and 1/σ, if given, and added to the dz of
     `residual`, if given; without it the last is None.
+
+    Where weights are cut into tiles, a block's sums over them are finished while the next block is multiplied, a piece
+    of its rows beside each tile. So there is one more step than blocks, and the layer norm hides behind the products.
     """
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
     rowwise = [normal, inverse, residual]
-    in_scratch = np.dtype(dtype) != np.float32  # the sums over tiles; else they are in the result's block
 
     def bytes_of(columns, held):
-        row_bytes = 2 * columns * dy.dtype.itemsize + 2 * c * np.dtype(dtype).itemsize + (4 * c if in_scratch else 0)
-        row_bytes += sum(2 * max(x.shape[-1], tiling.LANES) * x.dtype.itemsize for x in rowwise if x is not None)
+        piece_bytes = 2 * c * np.dtype(dtype).itemsize
+        piece_bytes += sum(2 * max(x.shape[-1], tiling.LANES) * x.dtype.itemsize for x in rowwise if x is not None)
+        row_bytes = 2 * columns * dy.dtype.itemsize + pl.cdiv(piece_bytes * columns, f) + (8 * c if columns < f else 0)
         return row_bytes, (f if held else 2 * columns) * c * operand.itemsize + 2 * 4 * tiling.SUBLANES * (f + c)
 
     width = tiling.tile(dy.shape, f, partial(bytes_of, held=True), options.blocks)
@@ -333,29 +343,41 @@ def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=Non
     if not held:
         width = tiling.tile(dy.shape, f, partial(bytes_of, held=False), options.blocks)
     tiles = f // width
-    blocks = tiling.blocks_of(dy.shape, *bytes_of(width, held), options.blocks)
-    weights = pl.BlockSpec((c, width), lambda i, j, k: (0, k))
+    blocks = tiling.blocks_of(dy.shape, *bytes_of(width, held), options.blocks, pieces=tiles)
+    pieces = blocks.pieces(tiles)
+    count, across, behind = math.prod(blocks.grid), np.int32(blocks.grid[1]), int(tiles > 1)
+
+    def multiplied(i, k):
+        i = jax.lax.min(i, np.int32(count - 1))
+        return jax.lax.div(i, across), jax.lax.rem(i, across), k
+
+    def finished(i, k):  # at first nothing: the first piece stays, and is written when it is finished
+        block = jax.lax.max(i - np.int32(behind), np.int32(0))
+        tile = jax.lax.select(i >= np.int32(behind), k, jnp.int32(0))
+        return jax.lax.div(block, across), pieces.piece_of(blocks, jax.lax.rem(block, across), tile), 0
+
+    weights = pl.BlockSpec((c, width), lambda i, k: (0, k))
     if held:
-        weights = pl.BlockSpec((c, f), lambda i, j, k: (0, 0), pipeline_mode=pl.Buffered(1))
+        weights = pl.BlockSpec((c, f), lambda i, k: (0, 0), pipeline_mode=pl.Buffered(1))
     out, bias, residual_sum = pl.pallas_call(
         partial(_dense_vjp_kernel, blocks=blocks, tiles=tiles, held=held),
-        grid=(*blocks.grid, tiles),
+        grid=(count + behind, tiles),
         in_specs=[
-            blocks.spec(width, lambda i, j, k: (i, j, k)),
+            blocks.spec(width, multiplied),
             weights,
             None if norm is None else tiling.whole(1, c),
-            *(None if x is None else blocks.spec(x.shape[-1], tiling.before_tiles) for x in rowwise),
+            *(None if x is None else pieces.spec(x.shape[-1], finished) for x in rowwise),
         ],
         out_specs=[
-            *(blocks.spec(c, tiling.before_tiles), tiling.whole(tiling.SUBLANES, f)),
+            *(pieces.spec(c, finished), tiling.whole(tiling.SUBLANES, f)),
             None if residual is None else tiling.whole(tiling.SUBLANES, c),
         ],
         out_shape=[
             *(blocks.array(c, dtype), jax.ShapeDtypeStruct((tiling.SUBLANES, f), jnp.float32)),
             None if residual is None else jax.ShapeDtypeStruct((tiling.SUBLANES, c), jnp.float32),
         ],
-        scratch_shapes=[pltpu.VMEM((blocks.frames, blocks.rows, c), jnp.float32) if tiles > 1 and in_scratch else None],
-        compiler_params=tiling.compiler("arbitrary", "arbitrary", "arbitrary"),
+        scratch_shapes=[pltpu.VMEM((2, blocks.frames, tiles * pieces.rows, c), jnp.float32) if tiles > 1 else None],
+        compiler_params=tiling.compiler("arbitrary", "arbitrary"),
         interpret=options.interpret,
         name="dense_vjp",
     )(
@@ -370,47 +392,61 @@ def _dense_vjp_kernel(
     dy, kernel, scale, normal, inverse, residual, out, bias, residual_sum, sums,
     *, blocks: tiling.Blocks, tiles: int, held: bool,
 ):  # fmt: skip
-    """bias, residual_sum: Σ dy, Σ dz in eight rows. sums: dy Wᵀ over the tiles so far, unless they are in `out`."""
-    step, tile = pl.program_id(1), pl.program_id(2)
-    sums = out if sums is None else sums
+    """bias, residual_sum: Σ dy, Σ dz in eight rows. sums: dy Wᵀ over the tiles, of this block so far and of the one
+    before; absent with one tile.
+    """
+    block, tile = pl.program_id(0), pl.program_id(1)
+    step = block % blocks.grid[1]
 
-    @pl.when((pl.program_id(0) == 0) & (step == 0) & (tile == 0))
+    @pl.when((block == 0) & (tile == 0))
     def _():
         bias[...] = jnp.zeros_like(bias)
         if residual_sum is not None:
             residual_sum[...] = jnp.zeros_like(residual_sum)
 
-    def in_eights(part, rows):
-        rows = jnp.where(tiling.inside(part, step, blocks), rows.astype(jnp.float32), 0.0)
+    def in_eights(rows, inside):
+        rows = jnp.where(inside, rows.astype(jnp.float32), 0.0)
         return rows.reshape(-1, tiling.SUBLANES, rows.shape[1]).sum(axis=0)
 
-    def finish(part, dx):
+    def finish(part, dx, inside):
         if normal is not None:
             x = tiling.load(normal, part).astype(jnp.float32)
             dx = dx * scale[...]
             dx = (dx - _mean(dx) - x * _mean(dx * x)) * tiling.load(inverse, part).astype(jnp.float32)
         if residual is not None:
             added = tiling.load(residual, part)
-            residual_sum[...] += in_eights(part, added)
+            residual_sum[...] += in_eights(added, inside)
             dx = dx + added
         tiling.store(out, part, dx)
 
-    columns = slice(None) if tiles == 1 else pl.ds(pl.multiple_of(tile * dy.shape[2], tiling.LANES), dy.shape[2])
-    for part in tiling.parts(*dy.shape[:2]):
-        cotangent = tiling.load(dy, part)
-        product = _product(cotangent, kernel.at[:, columns] if held else kernel, transposed=True)
-        bias[:, columns] += in_eights(part, cotangent)
-        if tiles == 1:
-            finish(part, product)
-        else:
-            tiling.store(sums, part, jnp.where(tile == 0, 0.0, tiling.load(sums, part)) + product)
+    if tiles == 1:
+        for part in tiling.parts(*dy.shape[:2]):
+            cotangent, inside = tiling.load(dy, part), tiling.inside(part, step, blocks)
+            bias[...] += in_eights(cotangent, inside)
+            finish(part, _product(cotangent, kernel, transposed=True), inside)
+        return
 
-    if tiles > 1:
-
-        @pl.when(tile == tiles - 1)
-        def _():
-            for part in tiling.parts(*dy.shape[:2], least=FEW_ROWS):
-                finish(part, tiling.load(sums, part))
+    this, before = sums.at[block % 2], sums.at[1 - block % 2]
+    pieces = blocks.pieces(tiles)
+    step_before = jnp.maximum(block - 1, 0) % blocks.grid[1]
+    place = pieces.piece_of(blocks, step_before, tile)
+    first_row = place * pieces.rows - step_before * blocks.rows
+    piece = before.at[:, pl.ds(pl.multiple_of(first_row, tiling.SUBLANES), pieces.rows)]
+    is_new = (block > 0) & (first_row == tile * pieces.rows)  # a block may have fewer pieces than tiles
+    is_block = block < pl.num_programs(0) - 1
+    of_tile = pl.ds(pl.multiple_of(tile * dy.shape[2], tiling.LANES), dy.shape[2])
+    c = out.shape[-1]
+    for window, rows in tiling.beside(c, *out.shape[:2]):
+        for part in rows:
+            finish(part, tiling.load(piece, part), tiling.inside(part, place, pieces) & is_new)
+        weights = kernel.at[window, of_tile] if held else kernel.at[window]
+        for part in tiling.parts(*dy.shape[:2]):
+            cotangent = tiling.load(dy, part)
+            product = _product(cotangent, weights, transposed=True)
+            if window.stop == c:  # beside the last product
+                bias[:, of_tile] += in_eights(cotangent, tiling.inside(part, step, blocks) & is_block)
+            so_far = jnp.where(tile == 0, 0.0, tiling.load(this.at[:, :, window], part))
+            tiling.store(this.at[:, :, window], part, so_far + product)
 
 
 def _normal(x: Float32[Array, "n c"], epsilon: float) -> tuple[Float32[Array, "n c"], Float32[Array, "n 1"]]:

@@ -3,7 +3,7 @@
 Tokens are seen as [N, s, c] and cut into blocks of several sequences, or of rows of one sequence, always in eights. So
 arrays are read as XLA stores them, s padded to a multiple of 8, and nothing is copied. A block may hang over the end of
 its sequence: such rows are garbage, never written, and left out of sums (`inside`). Weights are cut into tiles of
-columns only where they do not fit. Grids are (tiles, *blocks.grid), or (*blocks.grid, tiles) where tiles are summed.
+columns only where they do not fit. Grids are (tiles, *blocks.grid), or (blocks, tiles) where tiles are summed.
 """
 
 import math
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -20,6 +21,7 @@ from vivit.kernels.heads import LANES
 
 SUBLANES = 8
 GROUP = 128  # rows of one product at least: with fewer, loading the weights takes longer than using them
+FEW_ROWS = 16  # whose row-wise work stays in registers
 ENOUGH = 200  # rows of a step: a frame of ViViT, with 196 or 197 tokens, as it is stored
 SPILL_SHARE = 0.06  # of VMEM, for what the compiler puts there
 
@@ -56,24 +58,38 @@ class Blocks(NamedTuple):
     def spec(self, width: int, index):
         return pl.BlockSpec((self.frames, self.rows, width), index)
 
+    def pieces(self, count: int) -> "Blocks":
+        """The rows of every block in at most `count` pieces, in eights."""
+        return self._replace(rows=_up(pl.cdiv(self.rows, count), SUBLANES))
 
-def blocks_of(shape: tuple[int, ...], row_bytes: int, fixed_bytes: int, sizes: DenseBlockSizes) -> Blocks:
-    """As many rows as fit beside the rest. Where s is a multiple of 8 all tokens are one sequence: same layout."""
+    def piece_of(self, blocks: "Blocks", step: Any, tile: Any) -> Any:
+        """The place in its sequence of piece `tile` of the block at `step`, or of the block's last piece."""
+        of_a_block = pl.cdiv(blocks.rows, self.rows)
+        piece = step * np.int32(of_a_block) + jax.lax.min(tile, np.int32(of_a_block - 1))
+        return jax.lax.min(piece, np.int32(self.grid[1] - 1))
+
+
+def blocks_of(
+    shape: tuple[int, ...], row_bytes: int, fixed_bytes: int, sizes: DenseBlockSizes, pieces: int = 1
+) -> Blocks:
+    """As many rows as fit beside the rest. Where s is a multiple of 8 all tokens are one sequence: same layout.
+
+    pieces: the rows of a block that is not a whole sequence can be cut into so many equal ones, in eights.
+    """
     *batch, length, _ = shape
     sequences = math.prod(batch)
     if length == 1 or length % SUBLANES == 0:
         sequences, length = 1, sequences * length
     most = min(max((_free_bytes() - fixed_bytes) // row_bytes // SUBLANES * SUBLANES, SUBLANES), sizes.rows)
     rows = _up(pl.cdiv(length, pl.cdiv(length, most)), SUBLANES)
+    if rows < length and rows % (pieces * SUBLANES):
+        most = max(most // (pieces * SUBLANES), 1) * pieces * SUBLANES
+        rows = _up(pl.cdiv(length, pl.cdiv(length, most)), pieces * SUBLANES)
     frames = max(n for n in range(1, max(1, most // rows) + 1) if sequences % n == 0) if rows >= length else 1
     return Blocks(sequences, length, frames, rows)
 
 
 def after_tiles(k, i, j):
-    return i, j, 0
-
-
-def before_tiles(i, j, k):
     return i, j, 0
 
 
@@ -111,6 +127,18 @@ def parts(frames: int, rows: int, least: int = GROUP) -> Iterator[tuple[slice, s
     for frame in range(0, frames, together):
         for row in range(0, rows, length):
             yield slice(frame, min(frame + together, frames)), slice(row, min(row + length, rows))
+
+
+def beside(width: int, frames: int, rows: int) -> Iterator[tuple[slice, list[tuple[slice, slice]]]]:
+    """The columns of a product in windows of lanes, each with the parts of a block whose row-wise work goes with it.
+
+    The compiler lets the two overlap, but moves no work far along a long product: written after it, it would run after.
+    """
+    windows = [slice(first, min(first + LANES, width)) for first in range(0, width, LANES)]
+    few = list(parts(frames, rows, least=FEW_ROWS))
+    share = pl.cdiv(len(few), len(windows))
+    for i, window in enumerate(windows):
+        yield window, few[i * share : (i + 1) * share]
 
 
 def inside(part, step, blocks):

@@ -32,6 +32,7 @@ SHAPES = (  # leading axes, n, c, f: one token, fewer than eight, tiles of 8 and
     ((2,), 197, 30, 128),
 )
 TILED = ((2,), 150, 128, 384)  # three blocks; longer sums over tokens round differently in each of XLA:CPU's products
+SHORT = ((6,), 9, 128, 384)  # three sequences in a block, whose rows are two pieces, fewer than the tiles
 TILES = DenseBlockSizes(rows=56, columns=128)
 
 
@@ -139,6 +140,11 @@ def test_operands_rounded_to_bfloat16_are_as_accurate(name, native_operands):
 @pytest.mark.parametrize("name", NAMES)
 def test_blocks_of_rows_and_tiles_of_columns_change_nothing(name):
     assert_accurate(Problem(name, shape=TILED), block_sizes=TILES)
+
+
+def test_a_block_of_fewer_pieces_than_tiles_is_finished_once_from_memory_that_was_written():
+    interpret = pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True)
+    assert_accurate(Problem("residual_mlp_tanh", shape=SHORT), interpret, block_sizes=TILES)
 
 
 @pytest.mark.parametrize("name", ["norm_dense_residual", "residual_mlp_tanh"])
