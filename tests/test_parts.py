@@ -7,6 +7,8 @@ from accuracy import assert_same
 from strategies import normal
 
 from vivit import layers, positions, tubelet
+from vivit.numerics.gelu import gelu_and_slope
+from vivit.reference import gradients as reference_gradients
 from vivit.reference import layers as reference_layers
 from vivit.reference import positions as reference_positions
 from vivit.reference import tubelet as reference_tubelet
@@ -20,6 +22,15 @@ def test_layer_norm_and_gelu():
     assert_same(layers.layer_norm(x, params, 1e-6), reference_layers.layer_norm(np.float64(x), params, 1e-6), FLOAT32)
     for form in ("tanh", "erf"):
         assert_same(layers.gelu(jnp.asarray(x), form), reference_layers.gelu(np.float64(x), form), FLOAT32)
+
+
+@pytest.mark.parametrize("form", ["tanh", "erf"])
+def test_gelu_and_its_slope(form):
+    x = np.concatenate([np.linspace(-12, 12, 2001), [-1e6, -300, 300, 1e6]]).astype(np.float32)
+    active, slope = gelu_and_slope(jnp.asarray(x), form)
+    assert np.array_equal(active, layers.gelu(jnp.asarray(x), form))
+    expected = reference_gradients.gelu_vjp(np.float64(x), form, np.ones(len(x)))
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=5e-6)  # 1 − tanh, rounded to 0, is multiplied by some 60
 
 
 def test_layer_norm_of_large_numbers_with_little_spread():
