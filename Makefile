@@ -1,7 +1,8 @@
 # make demo: the main job on a real video, a video classified, demo.html.   make lint: ruff and pyright.
-# make test: all tests, in some half an hour on two cores.   make test-fast: those marked `fast`, in some three: the
+# make test: the tests, in some twenty minutes on two cores.   make test-fast: those marked `fast`, in some three: the
 # reference, published fixtures, equivalence, one test of every command.
-# make test-thorough: every property of the conformance kit, of XLA and of the kernels, in some fifteen minutes more.
+# make test-thorough: more of the same, in some ten minutes: other models, dtypes, chips and pages, and every property of
+# the conformance kit, of XLA and of the kernels.
 # Each sets up .venv, or what VENV names, with PYTHON.
 # make train: the four models from scratch on a small task, some fifteen minutes on two cores.
 # make docs: the site, in docs/_build/html, with every code cell run; in under four minutes on two cores, offline.

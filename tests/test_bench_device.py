@@ -36,6 +36,7 @@ def bench(*arguments, **options):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, **options)
 
 
+@pytest.mark.thorough
 def test_the_whole_path_runs_on_a_cpu_and_says_that_its_kernels_were_interpreted(tmp_path):
     done = bench("device", "-o", tmp_path / "report", "--only", *ONLY)
     assert done.returncode == 0, done.stdout + done.stderr

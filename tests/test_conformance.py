@@ -15,7 +15,11 @@ FAST = [each for each in properties() if each.name in AGAINST_ORACLE and each.fu
 
 
 @pytest.mark.parametrize(
-    "each", [pytest.param(each, marks=[pytest.mark.fast] * (each.dtype == "float32"), id=label(each)) for each in FAST]
+    "each",
+    [
+        pytest.param(each, marks=pytest.mark.fast if each.dtype == "float32" else pytest.mark.thorough, id=label(each))
+        for each in FAST
+    ],
 )
 def test_attention_by_xla_equals_the_oracle(each, chosen_plan):
     assert_passed(XLA, each, chosen_plan)

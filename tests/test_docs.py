@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from checkpoints import hugging_face_folder
 from puzzle_answers import ANSWERS
+from strategies import mostly_thorough
 from test_checkpoints_image import image_arrays
 from videos import Coding, encode, scene
 
@@ -159,7 +160,7 @@ def here(stand_ins, compiled_quickly, tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", mostly_thorough(PAGES, "README.md", "docs/python.md"))
 def test_the_python_and_the_commands_of_a_page_run(page, here, capsys):
     if re.search(r"^vivit data \w+ videos$", read(page), re.MULTILINE):  # the page makes its own
         (here / "videos").unlink()

@@ -10,7 +10,7 @@ import pytest
 from accuracy import assert_as_accurate, assert_same
 from explanations import CONFIGS, TINY, captured, plain_attentions, weighted_gradients, weights_of
 from hypothesis import given, settings
-from strategies import random_params, seeds, video
+from strategies import mostly_thorough, random_params, seeds, video
 
 import vivit
 from vivit.audit.bound import depth_of
@@ -34,7 +34,10 @@ class Case(NamedTuple):
     plain: tuple[dict, dict]
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+EVERY_RUN = "model 1, class token", "model 2, max", "model 3, mean, time first", "model 4, sum"
+
+
+@pytest.fixture(scope="module", params=mostly_thorough(CONFIGS, *EVERY_RUN))
 def name(request):
     """Of a config; of module scope, so that the tests of one config run one after the other and compile it once."""
     return request.param

@@ -104,7 +104,8 @@ def test_the_memory_of_a_step_is_said_with_how_it_is_known_and_doubted_beyond_th
 
 def test_a_terminal_that_hangs_up_lets_the_run_end_in_order(tmp_path):
     code = f"""
-import fcntl, sys, termios, time
+import fcntl, signal, sys, termios, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever started pytest
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # it hangs up on whom it controls
 from vivit.training.stopping import listen_for_stop_signals
 with listen_for_stop_signals() as told:

@@ -70,6 +70,7 @@ print("done")
 """
 
 
+@pytest.mark.thorough
 def test_a_whole_run_of_two_processes_that_were_killed_goes_on_bit_for_bit(videos, tmp_path):  # noqa: F811
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     address = free_address()
