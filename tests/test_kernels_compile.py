@@ -25,6 +25,7 @@ from vivit.encoder import attention_residual
 from vivit.kernels import attention as kernels
 from vivit.kernels.block_sizes import BlockSizes, table
 from vivit.kernels.chip import name as chip_name
+from vivit.kernels.chip import vmem_bytes
 from vivit.layers import LayerConfig
 from vivit.pallas_ops import PALLAS
 from vivit.reference.config import named
@@ -102,6 +103,14 @@ def test_block_sizes_of_the_table_fit(chip):
         assert (chip_name(), sizes != BlockSizes()) == (chip, True)
         arguments = [row_major(chip, (*tokens, n * shape.channels), shape.dtype)[0] for n in (3, 1)]
         assert "tpu_custom_call" in jax.jit(pulled).lower(*arguments).compile().as_text()
+
+
+def test_a_kernel_for_no_known_chip_may_use_the_memory_of_the_smallest():
+    found = {}
+    for chip in CHIPS:
+        with jax.set_mesh(mesh_of(chip)):
+            found[chip] = vmem_bytes()
+    assert vmem_bytes() == min(found.values()) == found["v3"]
 
 
 @pytest.mark.parametrize("core", mostly_thorough(CORES, "joint", "temporal"))
