@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from checkpoints import model
+from strategies import mostly_thorough
 from trees import replaced
 from videos import write_video
 
@@ -49,7 +50,7 @@ def audited(arguments, tmp_path, capsys):
     return code, capsys.readouterr().out, json.loads((tmp_path / "audit.json").read_text())
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", mostly_thorough(FORMS, "-fe", "-fsa"))
 def test_a_sound_checkpoint_passes_at_every_stage_in_both_dtypes(form, clip_path, tmp_path, capsys):
     preprocessing = HUGGING_FACE if form == "-fe" else None
     if preprocessing is not None:

@@ -112,7 +112,9 @@ def wait_for_step(folder, step, process):
     raise AssertionError("the run does not come forward")
 
 
-@pytest.mark.parametrize(("signum", "step"), [(signal.SIGKILL, 5), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize(
+    ("signum", "step"), mostly_thorough([(signal.SIGKILL, 5), (signal.SIGTERM, 2)], (signal.SIGKILL, 5))
+)
 def test_a_run_that_was_killed_goes_on_bit_for_bit(signum, step, videos, dataset, whole, tmp_path):
     folder = tmp_path / "run"
     process = started(videos, folder)
