@@ -1,4 +1,4 @@
-"""Test problems for the attention cores under dropout, which vivit.conformance does not try."""
+"""Test problems for the attention cores under dropout, which vivit.conformance does not try, and small blocks."""
 
 from functools import cache, partial
 from typing import NamedTuple
@@ -14,9 +14,15 @@ from vivit import attention as xla
 from vivit.audit import baseline
 from vivit.conformance.quickly import QUICKLY
 from vivit.dropout import all_weights, weights_shape
+from vivit.kernels.attention import BlockSizes
 from vivit.numerics.hash_dropout import Dropout
 from vivit.reference import attention as reference
 from vivit.reference import gradients
+
+# windows cut over the grid, sequences above 8 in blocks, keys in several
+SMALL_BLOCKS = BlockSizes(
+    longest=8, windows=1, positions=8, queries=16, queries_backward=16, keys=128, keys_backward=128
+)
 
 
 class Problem(NamedTuple):

@@ -2,16 +2,14 @@
 
 import pytest
 from conforming import AGAINST_ORACLE, assert_passed, label
+from cores import SMALL_BLOCKS
 
 from vivit.conformance.adapters import pallas
 from vivit.conformance.implementation import CORES, DTYPES, examined
 from vivit.conformance.properties import Property, invariants, of_core
-from vivit.kernels.attention import BlockSizes
 
 PALLAS = examined(pallas, "pallas")
-# windows cut over the grid, sequences above 8 in blocks, keys in several
-SMALL = BlockSizes(longest=8, windows=1, positions=8, queries=16, queries_backward=16, keys=128, keys_backward=128)
-IN_BLOCKS = examined(pallas.kernels(block_sizes=SMALL), "pallas in small blocks")
+IN_BLOCKS = examined(pallas.kernels(block_sizes=SMALL_BLOCKS), "pallas in small blocks")
 LONG = ((1, 3, 47, 2, 64),)
 KERNEL_SIZES = {"float32": ((2, 3, 8, 2, 64),), "bfloat16": ((1, 5, 13, 4, 32),)}  # tile edges; primes
 

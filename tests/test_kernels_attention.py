@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from cores import Problem, assert_accurate, expectation, problems, value_and_gradient
+from cores import SMALL_BLOCKS, Problem, assert_accurate, expectation, problems, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.experimental.pallas import tpu as pltpu
@@ -31,9 +31,7 @@ SIMULATED = pltpu.InterpretParams(detect_races=True, uninitialized_memory="nan",
 
 
 SCALES = (1.0, 100.0, 300.0)  # scores of some units, 10⁴, 10⁵
-# windows cut over the grid, sequences above 8 in blocks, keys in several
-SMALL = BlockSizes(longest=8, windows=1, positions=8, queries=16, queries_backward=16, keys=128, keys_backward=128)
-BLOCK_SIZES = (None, BlockSizes(windows=1), SMALL)
+BLOCK_SIZES = (None, BlockSizes(windows=1), SMALL_BLOCKS)
 
 
 @pytest.mark.parametrize("core", SOME_CORES)
@@ -72,7 +70,7 @@ def poisoned(core, poison, seed=0):
     return qkv, out, heads, mask
 
 
-@pytest.mark.parametrize("block_sizes", [None, SMALL])
+@pytest.mark.parametrize("block_sizes", [None, SMALL_BLOCKS])
 @pytest.mark.parametrize("core", SOME_CORES)
 @settings(max_examples=4)
 @given(value=st.sampled_from((np.nan, np.inf)), t=st.integers(0, 2), s=st.integers(0, 10), seed=st.integers(0, 99))
@@ -143,7 +141,7 @@ def test_no_kernel_reads_memory_that_nobody_wrote_and_none_races(core):
 def test_no_kernel_for_long_sequences_reads_memory_that_nobody_wrote():
     qkv, out, heads, _ = Problem((1, 1, 144, 2, 64)).arrays("joint")  # whole blocks of queries, the last keys hang over
     options = {"mask": None, "dropout": None}
-    simulated = dict(operands="float32", interpret=SIMULATED, block_sizes=SMALL)
+    simulated = dict(operands="float32", interpret=SIMULATED, block_sizes=SMALL_BLOCKS)
     assert_accurate(kernels, "joint", "float32", qkv, out, heads, options, **simulated)
     assert not races_found()
 

@@ -34,12 +34,13 @@ def connected(address: str | None, workers: int | None, stored: int) -> Iterator
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR, "include_dashboard": False}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         cores = 1 + max(workers or 1, os.cpu_count() or 1)  # one is left for reading
-        options |= {"address": "local", "num_cpus": cores, "object_store_memory": 2 * stored + STORE}
+        options |= {"address": "local", "include_dashboard": False}
+        options |= {"num_cpus": cores, "object_store_memory": 2 * stored + STORE}
     else:
-        options = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+        options |= {"address": address}
     try:
         with _unheard(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # Ray's processes start with exec at once

@@ -6,7 +6,7 @@ the same batches, and the logits of an example are summed in that order in float
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -152,8 +152,13 @@ def average_logits(
     if (position.example, position.view) != begin:
         report_position(save=True)
     index = np.flatnonzero(sums.views)
-    if not index.size:
-        reason = next(iter(left_out.values()), "")
-        raise ValueError(f"none of the {len(sums.views)} examples can be used, the first because {reason}")
+    check_used(index.size, dataset, left_out)
     logits = sums.logits[index] / sums.views[index, np.newaxis]
     return ExampleLogits(logits=logits, index=index, broken=left_out, views=views, stride=spec.sampling.stride)
+
+
+def check_used(used: int, dataset: Dataset, left_out: Mapping[str, str]) -> None:
+    """Raises ValueError, with the first of the errors by path, if none of the examples can be used."""
+    if not used:
+        reason = next(iter(left_out.values()), "")
+        raise ValueError(f"none of the {len(dataset.examples)} examples can be used, the first because {reason}")

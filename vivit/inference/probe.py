@@ -18,7 +18,7 @@ from vivit.data.clips import Broken, BrokenVideoError
 from vivit.data.reading import read_data
 from vivit.data.sources import Dataset, label_vector
 from vivit.inference import metrics
-from vivit.inference.example_logits import average_logits
+from vivit.inference.example_logits import average_logits, check_used
 from vivit.inference.metrics import split_heads
 from vivit.model_data import AnyModel, with_stride
 from vivit.reference.params import Dense
@@ -214,9 +214,7 @@ def _look_up(features: Mapping[str, np.ndarray | ValueError], dataset: Dataset, 
         else:
             rows.append(found)
             numbers.append(number)
-    if not rows:
-        reason = next(iter(left_out.values()), "")
-        raise ValueError(f"none of the {len(dataset.examples)} examples can be used, the first because {reason}")
+    check_used(len(rows), dataset, left_out)
     return ExampleFeatures(np.stack(rows), np.array(numbers), left_out)
 
 
