@@ -1,10 +1,10 @@
 """`python -m bench forward`: times the four models on one clip, 32x224², in float32 and bfloat16, on this device.
 
 The same run times the baseline of plain einsums (vivit/audit/baseline.py, jitted) and what `make peers` installs:
-Hugging Face's ViViT with the same weights (model 1; PyTorch's sdpa), as it is and compiled by torch.compile, and the
-exported graph (vivit export --to onnx) in ONNX Runtime and in OpenVINO. On a TPU or GPU the row "xla" has no kernels.
-Every result is first compared with the float64 reference on the same clip and weights, which are random; times do not
-depend on them.
+Hugging Face's ViViT with the same weights (model 1; PyTorch's sdpa), as it is and compiled by torch.compile,
+lucidrains' model 2, and the exported graph (vivit export --to onnx) in ONNX Runtime and in OpenVINO. On a TPU or GPU
+the row "xla" has no kernels. Every result is first compared with the float64 reference on the same clip and weights,
+which are random; times do not depend on them.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from bench.harness import Measurement, in_turns, machine, measure, parser, produ
 from bench.workloads import DTYPES, SUFFIXES
 from vivit.audit import baseline
 from vivit.audit.bound import compare, depth_of
-from vivit.audit.variants import random_params, rounded
+from vivit.audit.variants import rounded
 from vivit.cli.arguments import add_json
 from vivit.cli.console import console
 from vivit.cli.outputs import check_json
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str]) -> int:
         for name in track(configs, description="reference", console=console(stderr=True), transient=True):
             _expect(name, Path(folder))
             if not _GRAPHS.keys().isdisjoint(chosen):
-                model = ModelData(config=named(name), params=random_params(named(name)))
+                model = ModelData(config=named(name), params=peers.weights(named(name)))
                 _graph(Path(folder), name).write_bytes(convert(model, 1, "float32"))
         program = ("-m", "bench", "forward", "--runs", str(options.runs), "--worker")
         results = in_turns({key: (*program, *key, folder) for key in keys}, options.rounds)
@@ -96,7 +96,7 @@ def _installed() -> list[str]:
 def _runs(implementation: str, config: Config, dtype: str) -> bool:
     """Whether an implementation has this model in this dtype."""
     if "torch" in _PACKAGES[implementation]:
-        return config.model == "spatio_temporal"
+        return config.model == ("factorised_encoder" if implementation == "lucidrains" else "spatio_temporal")
     return implementation not in _GRAPHS or dtype == "float32"  # as `vivit export` writes them
 
 
@@ -109,7 +109,7 @@ def _clip(config: Config) -> np.ndarray:
 def _expect(name: str, folder: Path) -> None:
     """Writes the reference's logits, and the baseline's in both dtypes, whose errors define the bound."""
     config = named(name)
-    params, clip = random_params(config), _clip(config)
+    params, clip = peers.weights(config), _clip(config)
     results = {"reference": reference.forward(params, clip, config)}
     for dtype in DTYPES:
         results[dtype] = np.asarray(baseline.forward(params, clip, config, dtype=dtype))
@@ -145,7 +145,7 @@ def _work(key: Key, folder: Path, runs: int) -> Measurement:
     if key.implementation in _GRAPHS:
         call = _GRAPHS[key.implementation](_graph(folder, key.model), _clip(config))
     else:
-        call = _CALLS[key.implementation](random_params(config), _clip(config), config, key.dtype)
+        call = _CALLS[key.implementation](peers.weights(config), _clip(config), config, key.dtype)
     return measure(call, check, runs)
 
 
@@ -169,6 +169,7 @@ _CALLS: dict[str, _Build] = {
     "plain": _plain,
     "hugging face": peers.hugging_face,
     "torch.compile": peers.compiled_hugging_face,
+    "lucidrains": peers.lucidrains,
 }
 _GRAPHS: dict[str, Callable[[Path, np.ndarray], Callable[[], Any]]] = {
     "onnx runtime": peers.onnx_runtime,
@@ -180,6 +181,7 @@ _PACKAGES = {  # that an implementation needs
     "plain": (),
     "hugging face": ("torch", "transformers"),
     "torch.compile": ("torch", "transformers"),
+    "lucidrains": ("torch", "vit_pytorch"),
     "onnx runtime": ("jax2onnx", "onnxruntime"),
     "openvino": ("jax2onnx", "openvino"),
 }

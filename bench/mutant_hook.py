@@ -1,6 +1,7 @@
 """A pytest plugin that imports one module as one of its mutants: VIVIT_MUTANT is "INDEX PATH". No file is changed.
 
-It also limits the memory of its process.
+It also limits the memory of its process, and lets hypothesis report the first example that fails: a smaller one would
+say no more here, and takes minutes to find.
 """
 
 import importlib.machinery
@@ -8,6 +9,8 @@ import os
 import resource
 from pathlib import Path
 from types import CodeType
+
+from hypothesis import Phase, settings
 
 from bench.mutation import mutated
 
@@ -24,6 +27,12 @@ def _install(path: Path, index: int) -> None:
         return compile(mutated(path.read_text(encoding="utf-8"), index), self.path, "exec", dont_inherit=True)
 
     importlib.machinery.SourceFileLoader.get_code = get_code
+
+
+def pytest_configure() -> None:
+    """The profile that tests/conftest.py has loaded, without the phases that explain a failure."""
+    settings.register_profile("mutant", settings.default, phases=(Phase.explicit, Phase.generate))
+    settings.load_profile("mutant")
 
 
 resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))

@@ -1,10 +1,11 @@
 """`python -m bench mutants`: changes the code in one place at a time, and counts how many changes the tests find.
 
 A mutant is one changed operator, constant, condition, keyword, statement or result (bench/mutation.py). It is made
-while its module is imported (bench/mutant_hook.py): no file is changed. For each, the tests of its file (TESTS) run in
-a fresh process with a time limit. The order is drawn from --seed; each result is a line of --results, and a run that
-was killed goes on from there. Mutants that no test can find are listed in bench/equal_mutants.toml with the reason, by
-the text of their line: an edit of the line makes the entry void, and a test fails.
+while its module is imported (bench/mutant_hook.py): no file is changed. For each, the tests of its file (GROUPS) run in
+a fresh process with a time limit; what JAX compiles for these tests where nothing is changed is kept for them. The
+order is drawn from --seed; each result is a line of --results, and a run that was killed goes on from there. Mutants
+that no test can find are listed in bench/equal_mutants.toml with the reason, by the text of their line: an edit of the
+line makes the entry void, and a test fails.
 
 Why no tool: mutmut leaves decorated functions alone, and what is jitted is decorated; cosmic-ray writes into the source
 files, and has one command for all of them.
@@ -13,9 +14,11 @@ files, and has one command for all of them.
 import json
 import os
 import random
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -36,8 +39,11 @@ from vivit.cli.table import Table
 ROOT = Path(__file__).parent.parent
 EQUAL_FILE = ROOT / "bench" / "equal_mutants.toml"
 LONGEST = 300.0  # seconds for the tests of a mutant, where they were not timed before
+UNCHANGED = 900.0  # seconds for those that are timed
 SLOWER, STARTING = 3.0, 20.0  # where they were: times what they took, plus seconds
 QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # no tests here need pytest's plugins
+KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+READ = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}  # two mutants never write one file
 NOTHING_RAN = (4, 5)  # exit codes of pytest: wrong usage, no tests
 
 
@@ -48,11 +54,13 @@ class Group(NamedTuple):
     tests: dict[str, str]
 
 
-def _tests(*names: str, options: str = "") -> str:
-    return " ".join([*(f"tests/test_{name}.py" for name in names), options]).strip()
+FAST, DEFAULT = "-m fast", "-m 'not thorough'"
 
 
-FAST = "-m fast"
+def _tests(*names: str, options: str = DEFAULT) -> str:
+    return " ".join([*(f"tests/test_{name}.py" for name in names), options])
+
+
 GROUPS = {
     "reference": Group(0.95, {
         "reference/attention.py": _tests("reference_attention", "reference_gradients", "published", options=FAST),
@@ -95,7 +103,7 @@ GROUPS = {
         "vivit/models.py": _tests("forward", "forward_options"),
         "vivit/numerics/gelu.py": _tests("parts"),
         "vivit/numerics/hash_dropout.py": _tests("attention", "dropout"),
-        "vivit/pallas_ops.py": _tests("kernels_compile", options="-k interpreter"),
+        "vivit/pallas_ops.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
         "vivit/positions.py": _tests("parts", "forward", "forward_options"),
         "vivit/reverse_once.py": _tests("derivatives"),
         "vivit/tubelet.py": _tests("parts", "forward", "forward_options"),
@@ -199,41 +207,43 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
     """
     limits = dict.fromkeys(files.values(), LONGEST) if passed else {}
     locks = {tests: threading.Lock() for tests in files.values()}
+    folder = tempfile.TemporaryDirectory(prefix="vivit-mutants-")
+    compiled = {tests: {"JAX_COMPILATION_CACHE_DIR": f"{folder.name}/{index}"} for index, tests in enumerate(locks)}
     places = {file: {mutant: index for index, mutant in enumerate(of_file(file))} for file in files}
 
     def one(mutant: Mutant) -> Result | None:
         tests = files[mutant.file]
         with locks[tests]:
             if tests not in limits and time.monotonic() < end:
-                limits[tests] = STARTING + SLOWER * _unchanged(tests)
+                limits[tests] = STARTING + SLOWER * _unchanged(tests, compiled[tests] | KEEP)
         if time.monotonic() >= end:
             return None
         start = time.monotonic()
         change = f"{places[mutant.file][mutant]} {ROOT / mutant.file}"
-        code = _pytest(tests, limits[tests], {"VIVIT_MUTANT": change})
+        code = _pytest(tests, limits[tests], {"VIVIT_MUTANT": change, **compiled[tests], **READ})
         if code in NOTHING_RAN and passed:
-            _unchanged(tests)  # says what is wrong with them, if it is not the mutant
+            _unchanged(tests, {})  # says what is wrong with them, if it is not the mutant
         return Result(mutant, code != 0, time.monotonic() - start)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with folder, ThreadPoolExecutor(jobs) as pool:
         try:
             yield from filter(None, pool.map(one, waiting))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _unchanged(tests: str) -> float:
+def _unchanged(tests: str, environment: dict[str, str]) -> float:
     """Seconds that tests take where nothing is changed."""
     start = time.monotonic()
-    code = _pytest(tests, LONGEST, {})
+    code = _pytest(tests, UNCHANGED, environment)
     if code != 0:
-        raise ValueError(f"pytest {tests} ends with {code} where nothing is changed: it must pass in {LONGEST:.0f} s")
+        raise ValueError(f"pytest {tests} ends with {code} where nothing is changed: it must pass in {UNCHANGED:.0f} s")
     return time.monotonic() - start
 
 
 def _pytest(tests: str, seconds: float, environment: dict[str, str]) -> int | None:
     """The exit code of these tests in a process of their own; None: they took longer."""
-    options = ("-x", "-p", "no:cacheprovider", "-p", "bench.mutant_hook", *tests.split())
+    options = ("-x", "-p", "no:cacheprovider", "-p", "bench.mutant_hook", *shlex.split(tests))
     process = subprocess.Popen(
         (sys.executable, "-m", "pytest", *options), cwd=ROOT, env=os.environ | QUICK | environment,
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

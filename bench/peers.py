@@ -1,4 +1,5 @@
-"""Other implementations with our weights: Hugging Face's model 1, a model 2 of PyTorch's layers, and engines for ONNX.
+"""Other implementations with our weights: Hugging Face's model 1, lucidrains' model 2, one of PyTorch's layers, and
+engines for ONNX.
 
 The [peers] extra installs them.
 """
@@ -10,11 +11,28 @@ from typing import Any
 
 import numpy as np
 
+from vivit.audit.variants import random_params
 from vivit.reference import tubelet
 from vivit.reference.config import Config
-from vivit.reference.params import Params, layer
+from vivit.reference.params import Encoder, Params, layer
 
 LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest value
+
+
+def weights(config: Config) -> Params:
+    """Random weights that every peer can hold: see `lucidrains`."""
+    params = random_params(config)
+    if config.model != "factorised_encoder" or params.temporal_encoder is None:
+        return params
+    encoder, temporal = (_without_qkv_bias(one) for one in (params.encoder, params.temporal_encoder))
+    temporal = temporal._replace(positions=np.zeros_like(temporal.positions))
+    return params._replace(encoder=encoder, temporal_encoder=temporal)
+
+
+def _without_qkv_bias(encoder: Encoder) -> Encoder:
+    attention = encoder.blocks.attention
+    qkv = attention.qkv._replace(bias=np.zeros_like(attention.qkv.bias))
+    return encoder._replace(blocks=encoder.blocks._replace(attention=attention._replace(qkv=qkv)))
 
 
 def limit(expected: np.ndarray, dtype: str) -> float:
@@ -76,6 +94,20 @@ def compiled_hugging_face(params: Params, video: np.ndarray, config: Config, dty
     return partial(hugging_face_model(params, config, dtype, compiled=True), video)
 
 
+def lucidrains(params: Params, video: np.ndarray, config: Config, dtype: str) -> Callable[[], np.ndarray]:
+    """A call of lucidrains' model 2 with these weights on this float video; it gives the logits [b v].
+
+    Where it has no weights, these are zero: biases of query, key and value, and positions in time. Raises ImportError
+    without torch and vit-pytorch.
+    """
+    import torch  # pyright: ignore[reportMissingImports]
+
+    from vivit.conformance.adapters.lucidrains import classifier
+
+    model = classifier(params, config, dtype).to(_torch_device(torch))
+    return partial(_call, model, video.transpose(0, 4, 1, 2, 3), dtype)
+
+
 def onnx_runtime(graph: Path, video: np.ndarray) -> Callable[[], np.ndarray]:
     """A call of an ONNX graph in ONNX Runtime; it gives the logits [b v]. Raises ImportError without onnxruntime."""
     from onnxruntime import InferenceSession  # pyright: ignore[reportMissingImports]
@@ -106,19 +138,19 @@ def hugging_face_model(
 
     from vivit.conformance.adapters.transformers import classifier
 
-    device = _torch_device(torch)
-    model = classifier(params, config, dtype).to(device)
+    model: Any = classifier(params, config, dtype).to(_torch_device(torch))
     if compiled:
         model = torch.compile(model, options={"freezing": True})
+    return lambda video: _call(lambda pixels: model(pixel_values=pixels).logits, video.transpose(0, 1, 4, 2, 3), dtype)
 
-    def call(video: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))).to(
-            device, getattr(torch, dtype)
-        )
-        with torch.inference_mode():
-            return model(pixel_values=pixels).logits.float().cpu().numpy()
 
-    return call
+def _call(model: Callable[[Any], Any], video: np.ndarray, dtype: str) -> np.ndarray:
+    """The logits of a PyTorch model on this video, whose axes are in its order."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    pixels = torch.from_numpy(np.ascontiguousarray(video)).to(_torch_device(torch), getattr(torch, dtype))
+    with torch.inference_mode():
+        return model(pixels).float().cpu().numpy()
 
 
 def hugging_face_processor(short_side: int) -> Callable[[list[np.ndarray]], np.ndarray]:

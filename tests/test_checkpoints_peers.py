@@ -1,4 +1,4 @@
-"""Live parity with transformers and timm: logits, hidden states and gradients, random weights everywhere."""
+"""Live parity with transformers, timm and lucidrains: logits, hidden states and gradients, weights that are random."""
 
 from dataclasses import replace
 
@@ -10,12 +10,14 @@ from accuracy import assert_same
 from strategies import random_params, video
 
 import vivit
+from bench.peers import lucidrains, weights
 from vivit.checkpoints import torch_names
 from vivit.checkpoints.huggingface import GELU
 from vivit.checkpoints.image_source import read_image_model
 from vivit.checkpoints.name_map import read_params
 from vivit.pretrained import Model
 from vivit.reference import layers
+from vivit.reference import models as reference
 from vivit.reference.config import named
 from vivit.reference.params import leaves
 from vivit.video.preprocessing import HUGGING_FACE, PUBLISHED, Preprocessing
@@ -207,3 +209,12 @@ def test_an_image_vit_of_timm_is_read_with_its_logits(fields, tmp_path):
     if not fields:
         (theirs**2).mean().backward()
         assert_gradients(image.params, picture, module, image.config, timm=True)
+
+
+def test_lucidrains_model_2_has_the_references_logits():
+    pytest.importorskip("torch", reason="the [peers] extra is not installed")
+    pytest.importorskip("einops", reason="the [peers] extra is not installed")
+    config = replace(named("vivit-tiny/8x2-fe"), frames=6, height=24)
+    params, clip = weights(config), video(config, 2)
+    expected = reference.forward(params, clip, config)
+    assert_same(lucidrains(params, clip, config, "float32")(), expected, 1e-5)
