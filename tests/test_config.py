@@ -1,6 +1,7 @@
 """Valid and invalid Configs, the named variants, and the shapes, counts and costs derived from them."""
 
 from dataclasses import FrozenInstanceError, replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from strategies import SMALL, random_params, small
 
 from vivit.audit.variants import compiler_multiply_adds
 from vivit.reference import values
-from vivit.reference.config import NAMES, Config, named
+from vivit.reference.config import NAMES, Config, Model, named
 from vivit.reference.costs import multiply_adds
 from vivit.reference.params import Dense, check, convert, layer, leaves, parameters, shapes
 
@@ -104,6 +105,11 @@ def test_named_variants_have_the_papers_sizes():
     assert all(isinstance(named(name), Config) for name in NAMES)
 
 
+def test_the_smallest_named_variant_has_the_sizes_that_fixtures_were_made_with():
+    sizes = dict(frames=8, height=32, width=32, tubelet=(2, 8, 8), layers=3, channels=48, heads=4, hidden=96)
+    assert named("vivit-tiny/8x2-fe") == Config(model="factorised_encoder", **sizes, temporal_layers=2, classes=(5,))
+
+
 @pytest.mark.parametrize("name", ["vivit-b", "vivit-x/16x2", "vivit-b/16x2-abc", "", "vit-b/16x2", 3])
 def test_an_unknown_variant_is_refused_with_the_known_ones(name):
     with pytest.raises(ValueError, match=r"no variant is named .*: .*it must be one of vivit-b/16x2, "):
@@ -132,10 +138,14 @@ def test_params_that_do_not_fit_are_refused_with_every_leaf_named():
         assert fault in str(error.value)
 
 
-def test_every_leaf_has_a_name_for_every_axis():
-    for model in ("spatio_temporal", "factorised_encoder", "factorised_self_attention", "factorised_dot_product"):
-        for path, leaf in leaves(shapes(small(model, representation=23))):
-            assert len(leaf.axes) == len(leaf.shape), path
+@pytest.mark.parametrize("model", get_args(Model))
+def test_every_leaf_has_a_name_for_every_axis_and_a_name_one_size(model):
+    for representation in (None, 23):
+        sizes = {}
+        for path, leaf in leaves(shapes(small(model, representation=representation))):
+            for name, size in zip(leaf.axes, leaf.shape, strict=True):
+                owner = path.split("/")[0] if name in "nlf" else "model"  # each encoder has its tokens, layers, hidden
+                assert sizes.setdefault((owner, name), size) == size, (path, name)
 
 
 def test_converting_a_tree_gives_every_leaf_its_path_in_order_and_keeps_absent_parts():

@@ -88,6 +88,15 @@ def test_every_core_equals_the_loop_under_a_mask_with_rows_that_see_nothing(core
 
 
 @pytest.mark.parametrize("core", CORES)
+def test_what_is_not_finite_in_the_query_of_a_masked_token_counts_as_zero(core):
+    qkv = np.float64(normal(3, 1, 2, 3, 12))
+    mask = np.array([[[True, False, True], [True, True, False]]])
+    zero = qkv.copy()
+    qkv[0, 0, 1, :3], zero[0, 0, 1, :3] = (np.nan, np.inf, -np.inf), 0.0
+    assert_same(run(core, qkv, 2, mask=mask), run(core, zero, 2, mask=mask))
+
+
+@pytest.mark.parametrize("core", CORES)
 def test_every_core_equals_the_loop_under_dropout(core):
     b, t, s, heads, d = 2, 3, 5, 4, 3
     qkv = np.float64(normal(3, b, t, s, 3 * heads * d))
