@@ -1,5 +1,8 @@
 """The derived bounds of rounding: never exceeded by right results, tight at ViViT-B's sizes, and exceeded by faults."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 from students import Student
@@ -104,6 +107,90 @@ def test_the_expected_squares_of_partial_sums_are_those_of_all_orders(terms):
     expected = np.square(np.cumsum(orders, axis=1)).sum(axis=1).mean()
     found = rounding._sum(values.sum(), np.square(values).sum(), terms, "bfloat16")
     assert found == pytest.approx(expected, rel=0.03)
+
+
+def in_every_order(terms, rounded):
+    """The variance of a sum, in roundings of size 1: of each addition, over all orders, and of products that round."""
+    orders = list(itertools.permutations(terms))
+    additions = sum(part**2 for order in orders for part in itertools.accumulate(order)) / len(orders)
+    return additions + (sum(term**2 for term in terms) if rounded else 0)
+
+
+def looped(query, key, value, out, dtype, mask):
+    """The bounds of attend and of attend_vjp as docs/correctness.md derives them, one number after the other."""
+    (q, d), k, rounded = query.shape, len(key), dtype == "float32"
+    unit, operand = (2**-24, 0.0) if rounded else (2**-8, (2**-8 / 2**-24) ** 2)  # operand: in float32's roundings
+    weights, theta = np.zeros((q, k)), np.zeros((q, k))
+    for i in range(q):
+        scores = {j: query[i] @ key[j] / math.sqrt(d) for j in range(k) if mask[j]}
+        largest = max(scores.values())
+        for j, score in scores.items():
+            weights[i, j] = math.exp(score - largest) / sum(math.exp(other - largest) for other in scores.values())
+            theta[i, j] = in_every_order(query[i] * key[j], rounded) / d + 2 * score**2 + 3 * (score - largest) ** 2 + 4
+    growth = np.exp(5.5 * np.sqrt(theta.max(1) * 2**-48 / 3))
+    total = [in_every_order(weights[i], False) + 2 for i in range(q)]
+
+    def bound(exact, variance, growth, lost):
+        return 5.5 * growth * math.sqrt(variance * 2**-48 / 3) + unit * abs(exact) + max(q, k) * 2**-126 * lost
+
+    forward, of_query, of_key, of_value = (np.zeros(x.shape) for x in (query, query, key, value))
+    for i, lane in np.ndindex(forward.shape):
+        w, v = weights[i], value[:, lane]
+        exact = w @ v
+        variance = w**2 @ (theta[i] * (v - exact) ** 2) + in_every_order(w * v, rounded) + 2 * w**2 @ v**2
+        variance += (2 + total[i]) * exact**2 + operand * max(w**2 @ v**2, w**2 @ (v - exact) ** 2)
+        forward[i, lane] = bound(exact, variance, growth[i], abs(v).max())
+    products = out @ value.T
+    scores, own, mean_variance = np.zeros((q, k)), np.zeros((q, k)), np.zeros(q)
+    for i in range(q):
+        w, p = weights[i], products[i]
+        of_products = [in_every_order(out[i] * value[j], rounded) + operand * p[j] ** 2 for j in range(k)]
+        apart = p - w @ p
+        scores[i] = w * apart
+        own[i] = w**2 * (theta[i] * apart**2 + of_products) + (3 + operand) * scores[i] ** 2
+        mean_variance[i] = w**2 @ (of_products + theta[i] * apart**2) + in_every_order(w * p, True) + 2 * w**2 @ p**2
+        mean_variance[i] += total[i] * (w @ p) ** 2
+        total[i] += w**2 @ theta[i]
+    lost = 1 + 2 * abs(products).max()
+    for i, lane in np.ndindex(query.shape):
+        terms = scores[i] * key[:, lane] / math.sqrt(d)
+        common = mean_variance[i] * (weights[i] @ key[:, lane]) ** 2 / d + (total[i] + 2) * terms.sum() ** 2
+        variance = common + own[i] @ key[:, lane] ** 2 / d + in_every_order(terms, rounded)
+        of_query[i, lane] = bound(terms.sum(), variance, growth[i], lost * abs(key).max())
+    for j, lane in np.ndindex(key.shape):
+        terms = scores[:, j] * query[:, lane] / math.sqrt(d)
+        each = own[:, j] + weights[:, j] ** 2 * mean_variance + total * scores[:, j] ** 2
+        variance = each @ query[:, lane] ** 2 / d + in_every_order(terms, rounded) + 2 * terms.sum() ** 2
+        of_key[j, lane] = bound(terms.sum(), variance, growth.max(), lost * abs(query).max())
+        terms = weights[:, j] * out[:, lane]
+        each = theta[:, j] + total + 3 + operand
+        variance = terms**2 @ each + in_every_order(terms, rounded)
+        of_value[j, lane] = bound(terms.sum(), variance, growth.max(), abs(out).max())
+    return forward, of_query, of_key, of_value
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("size", [1.0, 1000.0])
+def test_every_bound_is_the_derivation_written_out(dtype, size):
+    generator = np.random.default_rng(3)
+    query, key, value, out = (size * generator.standard_normal(shape) for shape in ((2, 3), (4, 3), (4, 3), (2, 3)))
+    mask = np.array([True, True, False, True])
+    found = rounding.attend(query, key, value, dtype, mask=mask)
+    found_vjp = rounding.attend_vjp(query, key, value, out, dtype, mask=mask)
+    for ours, expected in zip((found, *found_vjp), looped(query, key, value, out, dtype, mask), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-9)
+
+
+@pytest.mark.fast
+def test_what_is_too_small_for_float32_is_part_of_the_bounds():
+    query, key, value, out = (np.array(x) for x in ([[1.0]], [[0.0], [-1000.0]], [[0.0], [5.0]], [[3.0]]))
+    two_terms = 2 * 2.0**-126  # of two keys, the second with a weight of e⁻¹⁰⁰⁰
+    assert rounding.attend(query, key, value, "float32") == two_terms * 5
+    of_query, of_key, of_value = rounding.attend_vjp(query, key, value, out, "float32")
+    assert of_query == two_terms * (1 + 2 * 15) * 1000
+    assert of_key[1] == two_terms * (1 + 2 * 15) * 1
+    assert of_value[1] == two_terms * 3
 
 
 @pytest.mark.fast
