@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from strategies import random_params
 
 import vivit
-from vivit.checkpoints import flax_names
+from vivit.checkpoints import flax_names, torch_names
 from vivit.checkpoints.image_source import read_image_model
-from vivit.checkpoints.name_map import write_params
+from vivit.checkpoints.name_map import PRODUCT, write_params
 from vivit.reference import models
 from vivit.reference.config import Config, named
 from vivit.reference.params import leaves
@@ -227,3 +227,33 @@ def test_a_kept_head_must_fit_and_a_video_checkpoint_is_no_image_model(image_pat
         vivit.from_image_model(tmp_path / "nothing", config)
     with pytest.raises(ValueError, match=r"is an image model: start from it with vivit\.from_image_model"):
         vivit.load(image_path, frames=8)
+
+
+@pytest.mark.fast
+def test_timms_projection_is_cut_in_three_and_what_has_no_three_parts_keeps_its_name():
+    weight, bias = np.arange(12.0).reshape(6, 2), np.arange(7.0)
+    found = torch_names.timm_names({"blocks.3.attn.qkv.weight": weight, "blocks.3.attn.qkv.bias": bias})
+    parts = [f"encoder.layer.3.attention.attention.{part}.weight" for part in ("query", "key", "value")]
+    assert list(found.arrays) == [*parts, "encoder.layer.3.attn.qkv.bias"]
+    for part, expected in zip(parts, (weight[:2], weight[2:4], weight[4:]), strict=True):
+        assert np.array_equal(found.arrays[part], expected)
+        assert found.original_names[part] == "blocks.3.attn.qkv.weight"
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("scale", "dense"), [("ls1", "attn.proj"), ("ls2", "mlp.fc2")])
+def test_layer_scale_is_multiplied_into_its_dense_layer_where_it_fits(scale, dense):
+    place = {"attn.proj": "attention.output.dense", "mlp.fc2": "output.dense"}[dense]
+    arrays = {
+        f"blocks.0.{dense}.weight": np.ones((2, 3)), f"blocks.0.{dense}.bias": np.array([5.0, 7.0]),
+        f"blocks.0.{scale}.gamma": np.array([2.0, 3.0]),
+    }  # fmt: skip
+    found = torch_names.timm_names(arrays)
+    weight, bias = (f"encoder.layer.0.{place}.{leaf}" for leaf in ("weight", "bias"))
+    assert list(found.arrays) == list(found.original_names) == [weight, bias]
+    assert np.array_equal(found.arrays[weight], [[2.0] * 3, [3.0] * 3])
+    assert np.array_equal(found.arrays[bias], [10.0, 21.0])
+    assert found.original_names[weight] == f"blocks.0.{dense}.weight{PRODUCT}blocks.0.{scale}.gamma"
+    narrow = torch_names.timm_names(arrays | {f"blocks.0.{scale}.gamma": np.ones(3)})
+    assert f"encoder.layer.0.{scale}.gamma" in narrow.arrays
+    assert np.array_equal(narrow.arrays[bias], [5.0, 7.0])

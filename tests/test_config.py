@@ -94,11 +94,10 @@ def test_a_config_is_frozen_hashable_and_turns_lists_into_tuples():
 
 
 def test_named_variants_have_the_papers_sizes():
-    assert [(named(f"vivit-{s}/16x2").layers, named(f"vivit-{s}/16x2").channels) for s in "blh"] == [
-        (12, 768),
-        (24, 1024),
-        (32, 1280),
-    ]
+    sizes = {"b": (12, 768, 12, 3072), "l": (24, 1024, 16, 4096), "h": (32, 1280, 16, 5120)}
+    for size, expected in sizes.items():
+        config = named(f"vivit-{size}/16x2")
+        assert (config.layers, config.channels, config.heads, config.hidden) == expected
     assert named("vivit-l/16x2-fe").temporal_layers == 4
     assert named("ViViT-B/16x2") == Config(model="spatio_temporal")
     assert named("vivit-b/32x4").tubelet == (4, 32, 32)
