@@ -75,7 +75,7 @@ GROUPS = {
         "reference/params.py": _tests("config", "reference_models", "checkpoints_formats", options=FAST),
         "reference/positions.py": _tests("reference_positions", "reference_models", options=FAST),
         "reference/relevance.py": _tests("reference_relevance"),
-        "reference/rounding.py": _tests("reference_rounding"),
+        "reference/rounding.py": _tests("reference_rounding", options=FAST),
         "reference/tubelet.py": _tests("reference_tubelet", "reference_models", options=FAST),
         "reference/values.py": _tests("config", "bad_values", options=FAST),
     }),
