@@ -139,10 +139,12 @@ def test_params_that_do_not_fit_are_refused_with_every_leaf_named():
 
 @pytest.mark.parametrize("model", get_args(Model))
 def test_every_leaf_has_a_name_for_every_axis_and_a_name_one_size(model):
+    known = {"time", "height", "width", "colors", "c", "3c", "f", "l", "n", "r", "v"}
     for representation in (None, 23):
         sizes = {}
         for path, leaf in leaves(shapes(small(model, representation=representation))):
             for name, size in zip(leaf.axes, leaf.shape, strict=True):
+                assert name in known, path
                 owner = path.split("/")[0] if name in "nlf" else "model"  # each encoder has its tokens, layers, hidden
                 assert sizes.setdefault((owner, name), size) == size, (path, name)
 

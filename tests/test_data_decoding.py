@@ -17,7 +17,7 @@ from vivit.video import decode
 from vivit.video.container import Limits
 from vivit.video.crops import cover
 from vivit.video.decode import ShortVideoError, read_frames
-from vivit.video.index import probe
+from vivit.video.index import frame_index, probe
 
 TURNS = {
     "turned_90": lambda frame: np.rot90(frame, 1),
@@ -350,3 +350,17 @@ def test_absurd_dimensions_are_refused_before_anything_is_decoded(tmp_path):
 def test_invalid_frame_numbers_are_rejected(demo_path, indices):
     with pytest.raises(ValueError, match="they must be frame numbers, from 0"):
         read_frames(demo_path, indices)
+
+
+@pytest.mark.fast
+def test_a_file_without_faults_is_decoded_by_its_timestamps_alone(tmp_path, monkeypatch):
+    encode(tmp_path / "clip.mp4", scene(40), Coding())
+    expected = read_frames(tmp_path / "clip.mp4", [3, 39])
+    monkeypatch.delattr(decode, "displayed_frames")  # which would decode the file from its start
+    assert np.array_equal(read_frames(tmp_path / "clip.mp4", [3, 39]), expected)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("tick", "index"), [(0, 0), (10, 1), (20, 2), (5, None), (25, None), (-1, None), (None, None)])
+def test_a_timestamp_is_found_among_those_of_the_table_or_is_none_of_them(tick, index):
+    assert frame_index(np.array([0, 10, 20]), tick) == index

@@ -4,6 +4,7 @@ import av
 import pytest
 from videos import Coding, encode, scene
 
+from vivit.video import h264
 from vivit.video.h264 import FrameNumbers, is_nonreference, length_size
 
 pytestmark = pytest.mark.fast
@@ -42,3 +43,47 @@ def test_an_unreadable_stream_counts_as_missing_frames_and_other_codecs_are_igno
         with av.open(str(path)) as container:
             numbering = FrameNumbers(container.streams.video[0].codec_context)
             assert numbering.gap_before(av.Packet(b"\0\0\0\x02\x41\x01")) == told
+
+
+def code(value):
+    """An unsigned Exp-Golomb code (ITU-T H.264, 9.1), as bits."""
+    return "0" * ((value + 1).bit_length() - 1) + f"{value + 1:b}"
+
+
+def signed_code(value):
+    return code(2 * value - 1 if value > 0 else -2 * value)
+
+
+HIGH = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)  # 7.3.2.1.1
+ORDERS = (code(0) + code(3), code(1) + "1" + code(5) + code(6) + code(2) + code(7) * 2, code(2))  # of pictures
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("profile", [66, 77, *HIGH])
+def test_the_fields_of_a_sequence_are_read_past_those_before_them(profile, order, gaps):
+    colors = code(1) + code(0) * 2 + "0" + "0" if profile in HIGH else ""
+    bits = f"{profile:08b}" + "0" * 16 + code(3) + colors + code(5) + order + code(4) + f"{gaps:b}"
+    found = sequence(bits)
+    assert (found.number, found.length, found.gaps_allowed, found.separate_colors) == (3, 9, gaps, False)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [1, -2, 3] + [0] * 13,  # sixteen entries
+        [-8],  # the next entry is 0: the others are as the last
+        [120, 127, 1],  # 8 + 248 is 0, as they are counted modulo 256
+    ],
+)
+def test_scaling_lists_are_skipped(deltas, separate):
+    lists = "1" + "".join(map(signed_code, deltas)) + "0" * 11
+    colors = code(3) + f"{separate:b}" + code(0) * 2 + "0" + "1" + lists
+    found = sequence(f"{244:08b}" + "0" * 16 + code(0) + colors + code(6) + code(2) + code(1) + "1")
+    assert (found.length, found.gaps_allowed, found.separate_colors) == (10, True, separate)
+
+
+def sequence(bits):
+    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+    return h264._SequenceParameters(h264._BitReader(memoryview(data)))

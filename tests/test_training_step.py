@@ -10,7 +10,7 @@ from strategies import random_params, small
 from training import DROPS, STEPS, assert_same, examples, small_recipe, taken
 
 import vivit
-from vivit.training.step import example_losses, init_state, make_step
+from vivit.training.step import accumulate, example_losses, init_state, make_step
 
 CONFIG = small("spatio_temporal", layers=2)
 
@@ -42,6 +42,19 @@ def test_a_batch_taken_in_parts_gives_the_same_update_with_the_same_drops():
     assert_same(in_parts.params, whole.params)
     np.testing.assert_allclose(same["loss"], metrics["loss"], rtol=1e-5)
     assert metrics["weight"] == weight.sum()
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_a_batch_is_taken_in_as_many_parts_as_asked_for(parts):
+    seen = []
+
+    def total(rows):
+        seen.append(rows.shape)
+        return rows.sum(axis=0)
+
+    found = jax.eval_shape(lambda rows: accumulate(total, (rows,), parts), np.ones((8, 3), np.float32))
+    assert found.shape == (3,)
+    assert set(seen) == {(8 // parts, 3)}
 
 
 def test_examples_of_weight_0_change_nothing():
