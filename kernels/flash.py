@@ -75,7 +75,7 @@ def _flash_bwd(layout, options, saved, cotangent):
     return backward(qkv, mask, seeds, out, statistics, cotangent, layout, options), None, None
 
 
-_flash = stacks.differentiable(_flash_fwd, _flash_bwd, (3, 4), _flash_primal)
+_flash = stacks.differentiable(_flash_fwd, _flash_bwd, (3, 4), _flash_primal, dear=True)
 
 
 def forward(

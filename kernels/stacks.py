@@ -6,8 +6,8 @@ and the index maps of its blocks put it in front.
 
 A `Tape` holds the stacks. Forward, each `differentiable` function of a layer writes its result and what its derivative
 needs there, and gives a `Slice` of it to the next. For the backward pass the layer is traced once more with a full
-tape: no kernel runs, each result is the Slice of what it was, and JAX differentiates the layer as it is written.
-vivit/scan_in_place.py has the loops.
+tape: each result is the Slice of what it was, and JAX differentiates the layer as it is written. No kernel runs again
+but those whose results a lean tape does not keep. vivit/scan_in_place.py has the loops.
 """
 
 from collections.abc import Callable, Sequence
@@ -81,11 +81,13 @@ class Tape:
     """What the kernels of one layer keep, in their order.
 
     stacks: one for each; what a layer keeps beyond them gets a stack of one layer, which tells its shape. full: they
-    have been written.
+    have been written. lean: only what is dear to compute again is kept.
     """
 
-    def __init__(self, stacks: Sequence[jax.Array], layer: jax.Array, *, full: bool = False) -> None:
-        self.stacks, self.layer, self.full, self.place = list(stacks), layer, full, 0
+    def __init__(
+        self, stacks: Sequence[jax.Array], layer: jax.Array, *, full: bool = False, lean: bool = False
+    ) -> None:
+        self.stacks, self.layer, self.full, self.lean, self.place = list(stacks), layer, full, lean, 0
 
     def keep(
         self, shapes: Sequence[Any], write: Callable[[list[Slice]], list[Slice]], *, again: bool = False
@@ -101,8 +103,10 @@ class Tape:
             self.stacks[first : self.place] = [written.stack for written in slices]
         return slices
 
-    def keep_array(self, values: jax.Array) -> Any:
+    def keep_array(self, values: jax.Array, *, dear: bool = False) -> Any:
         """The Slice of what XLA computes, which it writes in place itself."""
+        if self.lean and not dear:
+            return values
 
         def write(slices: list[Slice]) -> list[Slice]:
             (of,) = slices
@@ -117,11 +121,14 @@ def differentiable(
     backward: Callable[..., Any],
     static: tuple[int, ...],
     primal: Callable[..., Any] | None = None,
+    *,
+    dear: bool = False,
 ) -> Callable[..., Any]:
     """A function of trees of arrays, then, at `static`, of what is known when compiling; the last has a tape or None.
 
     forward: the function's arguments → (result, saved). backward: (*static, saved, cotangent) → cotangents of the
-    arrays. primal: the arguments → the result, where `forward` computes more.
+    arrays. primal: the arguments → the result, where `forward` computes more. dear: a lean tape keeps its results too;
+    those of others it computes again.
     """
     without_tape = jax.custom_vjp(primal or (lambda *arguments: forward(*arguments)[0]), nondiff_argnums=static)
     without_tape.defvjp(forward, backward)
@@ -130,22 +137,24 @@ def differentiable(
         tape = arguments[-1].tape
         if tape is None:
             return without_tape(*arguments)
-        place = tape.place
-        result, _ = forward(*arguments)
-        if not tape.full:
-            return result
         arrays, known = arguments[: static[0]], arguments[static[0] :]
+        if tape.lean and not dear:
+            known = *known[:-1], known[-1]._replace(tape=None)
+        if not tape.full:
+            return forward(*arrays, *known)[0] if known[-1].tape else without_tape(*arrays, *known)
+        results = []
 
         def forward_again(*stand_ins: Any) -> tuple[Any, Any]:
-            tape.place = place
             given = _map(lambda x, stand_in: x._replace(stand_in=None) if is_slice(x) else stand_in, arrays, stand_ins)
             result, saved = forward(*given, *known)
-            return _map(lambda x: jnp.zeros(x.shape, x.dtype), result), saved
+            results.append(result)
+            return _map(lambda x: jnp.zeros(x.shape, x.dtype) if is_slice(x) else x, result), saved
 
         replay = jax.custom_vjp(lambda *stand_ins: forward_again(*stand_ins)[0])
         replay.defvjp(forward_again, partial(backward, *known))
-        stand_ins = replay(*_map(lambda x: x.stand_in if is_slice(x) else x, arrays))
-        return _map(lambda x, found: x._replace(stand_in=found) if is_slice(x) else found, result, stand_ins)
+        found = replay(*_map(lambda x: x.stand_in if is_slice(x) else x, arrays))
+        (result,) = results
+        return _map(lambda x, values: x._replace(stand_in=values) if is_slice(x) else values, result, found)
 
     return call
 

@@ -168,7 +168,7 @@ def test_the_gradient_of_an_mlp_fits_in_the_memory_of_a_v3_and_copies_nothing(sh
 
 
 @pytest.mark.parametrize("remat", ["fast", "lean"])
-def test_a_lean_step_recomputes_the_attention_and_a_fast_one_nothing(remat):
+def test_a_lean_step_recomputes_what_is_before_and_after_the_attention_and_a_fast_one_nothing(remat):
     """Kernels of one layer of model 1, 1024 tokens: the hidden layer is computed again by its own backward kernel."""
     config = replace(named("vivit-b/16x2"), height=128, width=128, layers=1)
     params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"))
@@ -182,7 +182,7 @@ def test_a_lean_step_recomputes_the_attention_and_a_fast_one_nothing(remat):
     called, again = Counter(kernels_used(traced.jaxpr)), int(remat == "lean")
     assert called["norm_dense"] == 2 + again  # for attention and MLP
     assert called["residual_dense"] == 2 + again
-    assert called["flash_forward"] == 1 + again
+    assert called["flash_forward"] == 1
     assert called["mlp_vjp"] == 1
 
 
@@ -234,6 +234,7 @@ def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
 
 @pytest.mark.parametrize("model", mostly_thorough(MODELS, MODELS[0], MODELS[2]))
 def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
+    remat = "lean" if model == "factorised_self_attention" else "fast"
     config = replace(small(model), layers=2, temporal_layers=1)
     params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
 
@@ -247,7 +248,7 @@ def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    (_, logits), gradients = both(params, "pallas", "fast")
+    (_, logits), gradients = both(params, "pallas", remat)
     (_, expected), expected_gradients = both(params, "xla", "none")
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
     for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients), strict=True):
@@ -270,6 +271,7 @@ def test_what_kernels_keep_in_place_gives_the_same_bits_as_keeping_everything(mo
 
         return jax.grad(loss)(params)
 
-    kept, expected = gradient(params, "fast"), gradient(params, "none")
-    for one, other in zip(jax.tree.leaves(kept), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_array_equal(one, other)
+    expected = jax.tree.leaves(gradient(params, "none"))
+    for remat in ("fast", "lean"):
+        for one, other in zip(jax.tree.leaves(gradient(params, remat)), expected, strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -22,8 +22,8 @@ from vivit.reference.dropout import AttentionDrops, BlockDrops, EncoderDrops, Fa
 from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm
 from vivit.reference.values import quoted
 
-# For the backward pass, by `remat`, besides the tokens that enter each layer; "none": everything. For "fast" kernels
-# keep what their derivatives need instead, in place (Ops.scan).
+# For the backward pass, by `remat`, besides the tokens that enter each layer; "none": everything. Kernels keep in place
+# (Ops.scan) what their derivatives need for "fast", and long sequences' attention for "lean".
 KEPT = {
     "fast": ("projected", "mixed", "statistics", "attended", "hidden"),  # what is dear to compute again
     "lean": (),
@@ -115,8 +115,8 @@ def encode(
         return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer, **tape), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
-    if options.remat == "fast" and ops.scan is not None and not (options.unroll or capturing or drops.blocks):
-        tokens, captured = ops.scan(block, tokens, layers, mask), None
+    if options.remat != "none" and ops.scan is not None and not (options.unroll or capturing or drops.blocks):
+        tokens, captured = ops.scan(block, tokens, layers, mask, lean=options.remat == "lean"), None
     else:
         one_layer = partial(block, mask=mask)
         if options.remat != "none":

@@ -26,8 +26,8 @@ class Ops(NamedTuple):
     layer_norm: (tokens, LayerNorm, epsilon).
     To capture stages, the attentions, residual_dense and residual_mlp also get `capture`, which kernels do not accept.
     multiple: encoders pad sequences to a multiple of it; it is 1 except for `joint` on several devices.
-    scan: (block, tokens, layers, mask) → tokens: a loop over the layers for remat="fast", in which the ops keep what
-    the backward pass needs in a `tape` that they are given; None: they do not.
+    scan: (block, tokens, layers, mask, *, lean) → tokens: a loop over the layers in which the ops keep what the
+    backward pass needs in a `tape` that they are given; None: they do not.
     """
 
     embed: Op

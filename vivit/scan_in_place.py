@@ -1,4 +1,4 @@
-"""The scan over the layers for remat="fast", whose kernels keep what the backward pass needs in stacks, in place.
+"""The scan over the layers whose kernels keep what the backward pass needs in stacks, in place.
 
 kernels/stacks.py says how. Kept is what the kernels' derivatives need, so no kernel runs again, and the weights are
 read out of their stacks in place too. Not here: what one layer does (encoder.py).
@@ -17,26 +17,33 @@ from vivit.reverse_once import reverse_once
 
 
 def scan_in_place(
-    block: Callable[..., Any], tokens: Float32[Array, "... n c"], layers: tuple, mask: Bool[Array, "..."] | None
+    block: Callable[..., Any],
+    tokens: Float32[Array, "... n c"],
+    layers: tuple,
+    mask: Bool[Array, "..."] | None,
+    *,
+    lean: bool = False,
 ) -> Float32[Array, "... n c"]:
     """The tokens after all layers. Reverse mode only, once.
 
     block(tokens, layer, mask, **tape) → (tokens, …). layers: a tuple of trees of arrays [l ...], the parameters first;
-    the others have no gradient.
+    the others have no gradient. lean: keep the tokens that enter a layer and what is dear to compute again.
     """
     tokens, params = reverse_once((tokens, layers[0]))
-    return _scan(block, tokens, params, layers[1:], mask)
+    return _scan(block, lean, tokens, params, layers[1:], mask)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(block, tokens, params, others, mask):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _scan(block, lean, tokens, params, others, mask):
     return jax.lax.scan(lambda tokens, layer: (block(tokens, layer, mask)[0], None), tokens, (params, *others))[0]
 
 
-def _forward(block, tokens, params, others, mask):
+def _forward(block, lean, tokens, params, others, mask):
     def one_layer(tokens, stacks, numbered):
         index, *others = numbered
-        tape = Tape(stacks, index)
+        tape = Tape(stacks, index, lean=lean)
+        if lean:
+            tokens = tape.keep_array(tokens, dear=True)
         own = jax.tree.map(lambda stack: Slice(stack, index), params)
         tokens, _ = block(tokens, (own, *others), mask, tape=tape)
         return tokens, tape.stacks
@@ -48,7 +55,7 @@ def _forward(block, tokens, params, others, mask):
     return tokens, (stacks, params, others, mask)
 
 
-def _backward(block, saved, cotangent):
+def _backward(block, lean, saved, cotangent):
     stacks, params, others, mask = saved
 
     def one_layer(carry, numbered):
@@ -57,7 +64,10 @@ def _backward(block, saved, cotangent):
 
         def layer(tokens, stand_ins):
             own = jax.tree.map(lambda stack, stand_in: Slice(stack, index, stand_in), params, stand_ins)
-            return block(tokens, (own, *others), mask, tape=Tape(stacks, index, full=True))[0]
+            tape = Tape(stacks, index, full=True, lean=lean)
+            if lean:
+                tokens = tape.keep_array(tokens, dear=True)
+            return block(tokens, (own, *others), mask, tape=tape)[0]
 
         stand_ins = jax.tree.map(lambda stack: jnp.zeros(stack.shape[1:], stack.dtype), params)
         cotangent, found = jax.vjp(layer, jnp.zeros_like(cotangent), stand_ins)[1](cotangent)
