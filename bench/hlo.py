@@ -34,8 +34,9 @@ class Kernel(NamedTuple):
         return re.sub(r"(\.\d+)+$", "", self.name)
 
     def is_like(self, other: "Kernel") -> bool:
-        """Returns whether another call is of the same kernel."""
-        return (self.base, *self[1:]) == (other.base, *other[1:])
+        """Returns whether another call is of the same kernel: computed again in a gradient, its name is "jvp_NAME_"."""
+        ours, theirs = (kernel.base.removeprefix("jvp_").rstrip("_") for kernel in (self, other))
+        return (ours, *self[1:]) == (theirs, *other[1:])
 
 
 @dataclass

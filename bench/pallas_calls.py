@@ -1,8 +1,9 @@
 """Reads the Pallas calls of a traced program: the steps of the grid and the bytes that its pipeline moves.
 
 A block is fetched (or written) when its index differs from that of the previous step, in row-major order of the grid,
-in whole tiles of 8 x 128. An operand counts once, as a lower bound, if its index depends on prefetched values or if the
-kernel copies it itself. An operand that only reserves memory for output counts nothing.
+in whole tiles of 8 x 128. An operand counts once, as a lower bound, if its index depends on several prefetched values
+(one of them is the same at every step) or if the kernel copies it itself. One that the kernel does not use counts
+nothing.
 """
 
 import itertools
@@ -59,16 +60,23 @@ def stays_in_hbm(block: Any) -> bool:
 def indices(index_map: Any, grid: tuple[int, ...]) -> np.ndarray:
     """Returns the index of the block at every step of the grid, int[steps axes], in the order of the steps."""
     steps = np.array(list(itertools.product(*map(range, grid))), np.int32)
-    found = jax.vmap(jaxpr_as_fun(index_map))(*(jax.numpy.asarray(column) for column in steps.T))
+    values = [jax.numpy.zeros(ref.aval.shape, ref.aval.dtype) for ref in _prefetched(index_map, grid)]
+    of_step = jax.vmap(lambda *step: jaxpr_as_fun(index_map)(*step, *map(jax.new_ref, values)))
+    found = of_step(*(jax.numpy.asarray(column) for column in steps.T))
     return np.stack([np.asarray(index) for index in found], axis=-1)
+
+
+def _prefetched(index_map: Any, grid: tuple[int, ...]) -> list[Any]:
+    return index_map.jaxpr.invars[len(grid) :]
 
 
 def _call(equation: Any) -> Call:
     mapping = equation.params["grid_mapping"]
     grid = tuple(int(size) for size in mapping.grid)
-    prefetched = mapping.num_index_operands
-    aliased = {operand - prefetched for operand, _ in equation.params["input_output_aliases"]}
-    moved = [_moved(block, grid, index in aliased) for index, block in enumerate(mapping.block_mappings)]
+    kernel, blocks = equation.params["jaxpr"], mapping.block_mappings
+    used = {id(variable) for inner in kernel.eqns for variable in inner.invars}
+    refs = kernel.invars[mapping.num_index_operands :][: len(blocks)]
+    moved = [_moved(block, grid, id(ref) in used) for ref, block in zip(refs, blocks, strict=True)]
     name = equation.params.get("name") or ""
     return Call(
         re.sub(r"[^\w.\-]", "_", name),
@@ -80,13 +88,13 @@ def _call(equation: Any) -> Call:
     )
 
 
-def _moved(block: Any, grid: tuple[int, ...], aliased: bool) -> tuple[int, bool]:
+def _moved(block: Any, grid: tuple[int, ...], used: bool) -> tuple[int, bool]:
     """Returns the bytes that one operand or result moves, and whether the number is exact."""
     whole = block.array_aval
     if stays_in_hbm(block):
-        return (0, True) if aliased else (tiled_bytes(whole.shape, whole.dtype), False)
+        return (tiled_bytes(whole.shape, whole.dtype), False) if used else (0, True)
     index_map = block.index_map_jaxpr
-    if len(index_map.jaxpr.invars) != len(grid):
+    if any(ref.aval.size > 1 for ref in _prefetched(index_map, grid)):
         return tiled_bytes(whole.shape, whole.dtype), False
     return _fetches(index_map, grid) * tiled_bytes(block_shape(block), whole.dtype), True
 

@@ -12,6 +12,7 @@ precision: None, or "highest" to multiply float32 exactly.
 operands: the dtype in which operands reach the matrix unit; None: the chip's (chip.py).
 block_sizes: how the work is cut; None: as block_sizes.json says, or as much at once as fits.
 interpret: run in Pallas's interpreter, on any device.
+tape: keeps the result and what the backward pass needs (stacks.py); qkv and the result may be Slices.
 They raise ValueError for what does not fit, naming it. An empty batch gives an empty result.
 """
 
@@ -29,6 +30,7 @@ from vivit.kernels.block_sizes import BlockSizes, Shape, tuned
 from vivit.kernels.factorised import factorised as _over_both
 from vivit.kernels.softmax_av import KernelOptions
 from vivit.kernels.spatial import spatial as _over_space
+from vivit.kernels.stacks import Tape
 from vivit.kernels.temporal import temporal as _over_time
 from vivit.numerics.hash_dropout import Dropout
 from vivit.reference.attention import check_core
@@ -45,6 +47,7 @@ class Keywords(TypedDict, total=False):
     operands: DTypeLike | None
     block_sizes: BlockSizes | None
     interpret: Any
+    tape: Tape | None
 
 
 def joint(qkv: Float[Array, "b n qkv"], heads: int, **keywords: Unpack[Keywords]) -> Float[Array, "b n c"]:
@@ -56,7 +59,8 @@ def joint(qkv: Float[Array, "b n qkv"], heads: int, **keywords: Unpack[Keywords]
     check_core(qkv, "b n 3c", heads, keywords.get("mask"))
     mask = keywords.get("mask")
     keywords["mask"] = None if mask is None else mask[:, np.newaxis]
-    return _attend("joint", _over_space, qkv[:, np.newaxis], heads, **keywords)[:, 0]
+    b, n, fused = qkv.shape
+    return _attend("joint", _over_space, qkv.reshape(b, 1, n, fused), heads, **keywords).reshape(b, n, fused // 3)
 
 
 def spatial(qkv: Float[Array, "b t s qkv"], heads: int, **keywords: Unpack[Keywords]) -> Float[Array, "b t s c"]:
@@ -105,6 +109,7 @@ def _attend(
     operands: DTypeLike | None = None,
     block_sizes: BlockSizes | None = None,
     interpret: Any = False,
+    tape: Tape | None = None,
 ) -> Float[Array, "b t s c"]:
     """core on qkv as the kernels read it."""
     *tokens, fused = qkv.shape
@@ -133,5 +138,6 @@ def _attend(
         vmem,
         vmem // 3 if precision else vmem,
         interpret,
+        tape,
     )
     return core(qkv.astype(stored), heads, mask, None if dropout is None else dropout.seeds, options).astype(qkv.dtype)

@@ -26,7 +26,8 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Float32
 
-from vivit.kernels import chip, tiling
+from vivit.kernels import chip, stacks, tiling
+from vivit.kernels.stacks import Tape
 from vivit.kernels.tiling import DenseBlockSizes
 from vivit.numerics.gelu import gelu, gelu_and_slope
 from vivit.reference.params import Dense, LayerNorm, Mlp
@@ -35,7 +36,7 @@ EARLY = 2 * tiling.LANES  # columns of dy W₂ᵀ that come first: the layer nor
 
 
 class DenseOptions(NamedTuple):
-    """What is known when compiling. residual: norm_dense returns its tokens too."""
+    """What is known when compiling. residual: norm_dense returns its tokens too. keep: the tape keeps the result."""
 
     dtype: str
     blocks: DenseBlockSizes
@@ -44,6 +45,8 @@ class DenseOptions(NamedTuple):
     form: str = ""  # of the GELU after the product, "tanh" or "erf"; or none
     out_dtype: DTypeLike = np.float32
     residual: bool = False
+    tape: Tape | None = None
+    keep: bool = True
 
 
 def norm_dense(
@@ -57,6 +60,7 @@ def norm_dense(
     residual: bool = False,
     block_sizes: DenseBlockSizes | None = None,
     interpret: Any = False,
+    tape: Tape | None = None,
 ) -> Float[Array, "... n f"] | tuple[Float[Array, "... n f"], Float32[Array, "... n c"]]:
     """LN(z) W + b in out_dtype, or in `dtype` if that is None.
 
@@ -68,18 +72,17 @@ def norm_dense(
         out = jnp.zeros((*tokens.shape[:-1], dense.kernel.shape[1]), out_dtype)
         return (out, tokens) if residual else out
     blocks = block_sizes or DenseBlockSizes()
-    options = DenseOptions(dtype, blocks, interpret, epsilon, out_dtype=out_dtype, residual=residual)
+    options = DenseOptions(dtype, blocks, interpret, epsilon, out_dtype=out_dtype, residual=residual, tape=tape)
     return _norm_dense(tokens, norm, dense, options)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _norm_dense(tokens, norm: LayerNorm, dense: Dense, options: DenseOptions):
+def _norm_dense_primal(tokens, norm: LayerNorm, dense: Dense, options: DenseOptions):
     out, _, _ = _norm_project(tokens, norm, dense, options)
     return (out, tokens) if options.residual else out
 
 
 def _norm_dense_forward(tokens, norm, dense, options):
-    out, normal, inverse = _norm_project(tokens, norm, dense, options, keep=True)
+    out, normal, inverse = _norm_project(tokens, norm, dense, options, statistics=True)
     return (out, tokens) if options.residual else out, (normal, inverse, norm, dense)
 
 
@@ -90,22 +93,23 @@ def _norm_dense_backward(options, saved, cotangent):
     return tuple(cotangents)
 
 
-_norm_dense.defvjp(_norm_dense_forward, _norm_dense_backward)
+_norm_dense = stacks.differentiable(_norm_dense_forward, _norm_dense_backward, (3,), _norm_dense_primal)
 
 
-def _norm_project(tokens, norm, dense, options, *, keep: bool = False):
-    """LN(z) W + b, and what the backward pass needs if keep, else None: x̂, 1/σ."""
+def _norm_project(tokens, norm, dense, options, *, statistics: bool = False):
+    """LN(z) W + b, and x̂ and 1/σ if `statistics`, else None. A tape's 1/σ has copies in all lanes, as it is stored."""
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
     out_bytes = np.dtype(options.out_dtype).itemsize
-    kept_bytes = 2 * (c * operand.itemsize + tiling.LANES * 4) if keep else 0
+    inverses = 1 if options.tape is None else tiling.LANES
+    kept_bytes = 2 * (c * operand.itemsize + tiling.LANES * 4) if statistics else 0
 
     def bytes_of(columns):
         return 12 * c + 2 * columns * out_bytes + kept_bytes, c * columns * operand.itemsize
 
     width = tiling.tile(tokens.shape, f, bytes_of, options.blocks)
     blocks = tiling.blocks_of(tokens.shape, *bytes_of(width), options.blocks)
-    outs = pl.pallas_call(
+    outs = stacks.pallas_call(
         partial(_norm_dense_kernel, epsilon=options.epsilon, form=options.form),
         grid=(f // width, *blocks.grid),
         in_specs=[
@@ -114,19 +118,21 @@ def _norm_project(tokens, norm, dense, options, *, keep: bool = False):
         ],
         out_specs=[
             blocks.spec(width, lambda k, i, j: (i, j, k)),
-            blocks.spec(c, tiling.after_tiles) if keep else None,
-            blocks.spec(1, tiling.after_tiles) if keep else None,
+            blocks.spec(c, tiling.after_tiles) if statistics else None,
+            blocks.spec(inverses, tiling.after_tiles) if statistics else None,
         ],
         out_shape=[
             blocks.array(f, options.out_dtype),
-            blocks.array(c, operand) if keep else None,
-            blocks.array(1, np.float32) if keep else None,
+            blocks.array(c, operand) if statistics else None,
+            blocks.array(inverses, np.float32) if statistics else None,
         ],
-        compiler_params=tiling.compiler(*["arbitrary" if keep else "parallel"] * 3),
+        compiler_params=tiling.compiler(*["arbitrary" if statistics else "parallel"] * 3),
         interpret=options.interpret,
         name="norm_dense",
+        tape=options.tape,
+        keep=options.keep,
     )(blocks.view(tokens), *_lines(norm), *_operands(dense, operand))
-    return jax.tree.map(lambda out: out.reshape(*tokens.shape[:-1], out.shape[-1]), outs)
+    return [None if out is None else out.reshape(*tokens.shape[:-1], out.shape[-1]) for out in outs]
 
 
 def _norm_dense_kernel(
@@ -136,7 +142,7 @@ def _norm_dense_kernel(
         normal, inverse = _normal(tiling.load(tokens, part), epsilon)
         if normal_out is not None:
             tiling.store(normal_out, part, normal)
-            tiling.store(inverse_out, part, inverse)
+            tiling.store(inverse_out, part, jnp.broadcast_to(inverse, (inverse.shape[0], inverse_out.shape[2])))
         hidden = _product(normal * scale[...] + bias[...], kernel) + dense_bias[...]
         tiling.store(out, part, gelu(hidden, form) if form else hidden)
 
@@ -151,7 +157,7 @@ def _norm_dense_vjp(normal, inverse, norm, dense, out_cotangent, tokens_cotangen
         out_cotangent, dense, jnp.float32, options, normal=normal, inverse=inverse, norm=norm, residual=tokens_cotangent
     )
     product = _over_tokens(normal, out_cotangent, options.dtype)
-    kernel, scale, bias = (part.astype(jnp.float32) for part in (dense.kernel, *norm))
+    kernel, scale, bias = (stacks.array(part).astype(jnp.float32) for part in (dense.kernel, *norm))
     row = dense_bias[jnp.newaxis, :]
     norm_cotangent = LayerNorm((kernel * product).sum(axis=1), (kernel * row).sum(axis=1))
     kernel_cotangent = scale[:, jnp.newaxis] * product + bias[:, jnp.newaxis] * row
@@ -166,33 +172,31 @@ def residual_dense(
     *,
     block_sizes: DenseBlockSizes | None = None,
     interpret: Any = False,
+    tape: Tape | None = None,
+    keep: bool = True,
 ) -> Float32[Array, "... n c"]:
-    """z + x W + b."""
+    """z + x W + b. keep: in the tape."""
     if tokens.size == 0:
         return tokens
-    return _residual_dense(tokens, x, dense, DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _residual_dense(tokens, x, dense: Dense, options: DenseOptions):
-    return _residual_project(tokens, x, dense, options)
+    options = DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret, tape=tape, keep=keep)
+    return _residual_dense(tokens, x, dense, options)
 
 
 def _residual_dense_forward(tokens, x, dense, options):
-    return _residual_dense(tokens, x, dense, options), (x, dense)
+    return _residual_project(tokens, x, dense, options), (x, dense)
 
 
 def _residual_dense_backward(options, saved, out_cotangent):
     x, dense = saved
-    x_cotangent, bias, _ = _dense_vjp(out_cotangent, dense, x.dtype, options)
+    x_cotangent, bias, _ = _dense_vjp(out_cotangent, dense, x.dtype, options, beside=x if stacks.is_slice(x) else None)
     kernel = _over_tokens(x, out_cotangent, options.dtype)
     return out_cotangent, x_cotangent, _like(Dense(kernel, bias), dense)
 
 
-_residual_dense.defvjp(_residual_dense_forward, _residual_dense_backward)
+_residual_dense = stacks.differentiable(_residual_dense_forward, _residual_dense_backward, (3,))
 
 
-def _residual_project(tokens, x, dense, options):
+def _residual_project(tokens, x, dense: Dense, options: DenseOptions):
     """z + x W + b."""
     d, c = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
@@ -203,7 +207,7 @@ def _residual_project(tokens, x, dense, options):
     width = tiling.tile(x.shape, c, bytes_of, options.blocks)
     blocks = tiling.blocks_of(x.shape, *bytes_of(width), options.blocks)
     tile = blocks.spec(width, lambda k, i, j: (i, j, k))
-    out = pl.pallas_call(
+    out = stacks.pallas_call(
         _residual_dense_kernel,
         grid=(c // width, *blocks.grid),
         in_specs=[tile, blocks.spec(d, tiling.after_tiles), tiling.columns(d, width), tiling.columns(1, width)],
@@ -212,8 +216,10 @@ def _residual_project(tokens, x, dense, options):
         compiler_params=tiling.compiler("parallel", "parallel", "parallel"),
         interpret=options.interpret,
         name="residual_dense",
+        tape=options.tape,
+        keep=options.keep,
     )(blocks.view(tokens), blocks.view(x), *_operands(dense, operand))
-    return out.reshape(tokens.shape)
+    return out.reshape(*tokens.shape)
 
 
 def _residual_dense_kernel(tokens, x, kernel, bias, out):
@@ -231,23 +237,19 @@ def residual_mlp(
     *,
     block_sizes: DenseBlockSizes | None = None,
     interpret: Any = False,
+    tape: Tape | None = None,
 ) -> Float32[Array, "... n c"]:
-    """z + GELU(LN(z) W₁ + b₁) W₂ + b₂. form: "tanh" or "erf"."""
+    """z + GELU(LN(z) W₁ + b₁) W₂ + b₂. form: "tanh" or "erf". A tape does not keep the last result of a layer."""
     if tokens.size == 0:
         return tokens
-    options = DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret, epsilon, form)
+    options = DenseOptions(dtype, block_sizes or DenseBlockSizes(), interpret, epsilon, form, tape=tape, keep=False)
     return _residual_mlp(tokens, norm, mlp, options)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _residual_mlp(tokens, norm: LayerNorm, mlp: Mlp, options: DenseOptions):
+def _residual_mlp_forward(tokens, norm: LayerNorm, mlp: Mlp, options: DenseOptions):
     to_hidden = options._replace(out_dtype=chip.operand_dtype(options.dtype))
     active, *_ = _norm_project(tokens, norm, mlp.hidden, to_hidden)
-    return _residual_project(tokens, active, mlp.out, options)
-
-
-def _residual_mlp_forward(tokens, norm, mlp, options):
-    return _residual_mlp(tokens, norm, mlp, options), (tokens, norm, mlp)
+    return _residual_project(tokens, active, mlp.out, options), (tokens, norm, mlp)
 
 
 def _residual_mlp_backward(options, saved, out_cotangent):
@@ -261,7 +263,7 @@ def _residual_mlp_backward(options, saved, out_cotangent):
     return tokens_cotangent, norm_cotangent, Mlp(hidden_params, out)
 
 
-_residual_mlp.defvjp(_residual_mlp_forward, _residual_mlp_backward)
+_residual_mlp = stacks.differentiable(_residual_mlp_forward, _residual_mlp_backward, (3,))
 
 
 def _mlp_vjp(tokens, norm, mlp, dy, options):
@@ -282,7 +284,7 @@ def _mlp_vjp(tokens, norm, mlp, dy, options):
         first = k == 0  # after it the last block stays, and is written once more at the end
         return jax.lax.select(first, i, jnp.int32(last[0])), jax.lax.select(first, j, jnp.int32(last[1])), 0
 
-    outs = pl.pallas_call(
+    outs = stacks.pallas_call(
         partial(_mlp_vjp_kernel, epsilon=options.epsilon, form=options.form),
         grid=(f // width, *blocks.grid),
         in_specs=[
@@ -321,12 +323,14 @@ def _mlp_vjp_kernel(
         tiling.store(hidden_cotangent, part, slope * active_cotangent)
 
 
-def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=None, residual=None):
+def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=None, residual=None, beside=None):
     """(dy Wᵀ, Σ dy, Σ dz), dy Wᵀ taken through the layer norm that gave x̂ and 1/σ, if given, and added to the dz of
     `residual`, if given; without it the last is None.
 
     Where weights are cut into tiles, a block's sums over them are finished while the next block is multiplied, a piece
     of its rows beside each tile. So there is one more step than blocks, and the layer norm hides behind the products.
+
+    beside: a Slice that the kernel takes and does not read. A stack that only XLA reads, it converts before the loop.
     """
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
@@ -359,7 +363,7 @@ def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=Non
     weights = pl.BlockSpec((c, width), lambda i, k: (0, k))
     if held:
         weights = pl.BlockSpec((c, f), lambda i, k: (0, 0), pipeline_mode=pl.Buffered(1))
-    out, bias, residual_sum = pl.pallas_call(
+    out, bias, residual_sum = stacks.pallas_call(
         partial(_dense_vjp_kernel, blocks=blocks, tiles=tiles, held=held),
         grid=(count + behind, tiles),
         in_specs=[
@@ -367,6 +371,7 @@ def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=Non
             weights,
             None if norm is None else tiling.whole(1, c),
             *(None if x is None else pieces.spec(x.shape[-1], finished) for x in rowwise),
+            None if beside is None else pl.BlockSpec(memory_space=pl.ANY),
         ],
         out_specs=[
             *(pieces.spec(c, finished), tiling.whole(tiling.SUBLANES, f)),
@@ -383,13 +388,14 @@ def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=Non
     )(
         *(blocks.view(dy), dense.kernel.astype(operand), None if norm is None else _lines(norm)[0]),
         *(None if x is None else blocks.view(x) for x in rowwise),
+        beside,
     )
     residual_sum = None if residual is None else residual_sum.sum(axis=0)
     return out.reshape(*dy.shape[:-1], c), bias.sum(axis=0), residual_sum
 
 
 def _dense_vjp_kernel(
-    dy, kernel, scale, normal, inverse, residual, out, bias, residual_sum, sums,
+    dy, kernel, scale, normal, inverse, residual, _, out, bias, residual_sum, sums,
     *, blocks: tiling.Blocks, tiles: int, held: bool,
 ):  # fmt: skip
     """bias, residual_sum: Σ dy, Σ dz in eight rows. sums: dy Wᵀ over the tiles, of this block so far and of the one
@@ -412,7 +418,7 @@ def _dense_vjp_kernel(
         if normal is not None:
             x = tiling.load(normal, part).astype(jnp.float32)
             dx = dx * scale[...]
-            dx = (dx - _mean(dx) - x * _mean(dx * x)) * tiling.load(inverse, part).astype(jnp.float32)
+            dx = (dx - _mean(dx) - x * _mean(dx * x)) * tiling.load(inverse, part)[:, :1]
         if residual is not None:
             added = tiling.load(residual, part)
             residual_sum[...] += in_eights(added, inside)
@@ -468,7 +474,7 @@ def _product(x, kernel, *, transposed: bool = False):
 
 def _over_tokens(x: Float[Array, "... n c"], y: Float[Array, "... n f"], dtype: str) -> Float32[Array, "c f"]:
     """xᵀ y, summed over all tokens."""
-    x, y = (values.astype(chip.operand_dtype(dtype)) for values in (x, y))
+    x, y = (stacks.array(values).astype(chip.operand_dtype(dtype)) for values in (x, y))
     return jnp.einsum("...c,...f->cf", x, y, preferred_element_type=jnp.float32)
 
 
@@ -479,8 +485,12 @@ def _like(cotangents, params):
 
 def _operands(dense: Dense, dtype: np.dtype):
     """(kernel in the dtype of operands, bias as a line)."""
-    return dense.kernel.astype(dtype), dense.bias.astype(jnp.float32)[jnp.newaxis, :]
+    return dense.kernel.astype(dtype), _line(dense.bias)
 
 
 def _lines(norm: LayerNorm):
-    return [part.astype(jnp.float32)[jnp.newaxis, :] for part in norm]
+    return [_line(part) for part in norm]
+
+
+def _line(param):
+    return stacks.array(param).astype(jnp.float32)[jnp.newaxis, :]

@@ -8,13 +8,11 @@ Where either does not fit, the halves are split and put together around the kern
 """
 
 from dataclasses import replace
-from functools import partial
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
-from vivit.kernels import spatial, temporal
+from vivit.kernels import spatial, stacks, temporal
 from vivit.kernels.heads import HeadLayout, head_layout, in_windows
 from vivit.kernels.softmax_av import KernelOptions
 
@@ -32,22 +30,18 @@ def factorised(
         return in_windows(lambda qkv, seeds, own: _factorised(qkv, mask, seeds, own, options), qkv, seeds, heads, 2)
     b, t, s, fused = qkv.shape
     half = heads // 2
-    halves = qkv.reshape(b, t, s, 3, 2, fused // 6)
+    halves = stacks.array(qkv).reshape(b, t, s, 3, 2, fused // 6)
     time_half, space_half = (halves[..., i, :].reshape(b, t, s, fused // 2) for i in (0, 1))
     time_seeds, space_seeds = (None, None) if seeds is None else (seeds[:, :half], seeds[:, half:])
     over_time = temporal.temporal(time_half, half, mask, time_seeds, options)
     over_space = spatial.spatial(space_half, half, mask, space_seeds, options)
-    return jnp.concatenate([over_time, over_space], axis=-1)
+    return jnp.concatenate([stacks.array(over_time), stacks.array(over_space)], axis=-1)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _factorised(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
+def _factorised_fwd(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
     over_time = temporal.forward(qkv, mask, seeds, layout, options)
-    return spatial.forward(qkv, mask, seeds, replace(layout, part=1), options, over_time)
-
-
-def _factorised_fwd(qkv, mask, seeds, layout, options):
-    return _factorised(qkv, mask, seeds, layout, options), (qkv, mask, seeds)
+    over_both = spatial.forward(qkv, mask, seeds, replace(layout, part=1), options, over_time)
+    return over_both, (qkv, mask, seeds)
 
 
 def _factorised_bwd(layout, options, saved, cotangent):
@@ -57,4 +51,4 @@ def _factorised_bwd(layout, options, saved, cotangent):
     return over_both, None, None
 
 
-_factorised.defvjp(_factorised_fwd, _factorised_bwd)
+_factorised = stacks.differentiable(_factorised_fwd, _factorised_bwd, (3, 4))

@@ -27,6 +27,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from vivit.kernels import stacks
 from vivit.kernels.heads import LANES, HeadLayout, each_window, in_windows
 from vivit.kernels.softmax_av import (
     LOG2E,
@@ -60,8 +61,7 @@ def flash(
     return in_windows(lambda qkv, seeds, layout: _flash(qkv, mask, seeds, layout, options), qkv, seeds, heads)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _flash(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
+def _flash_primal(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
     return forward(qkv, mask, seeds, layout, options, statistics=False)[0]
 
 
@@ -75,7 +75,7 @@ def _flash_bwd(layout, options, saved, cotangent):
     return backward(qkv, mask, seeds, out, statistics, cotangent, layout, options), None, None
 
 
-_flash.defvjp(_flash_fwd, _flash_bwd)
+_flash = stacks.differentiable(_flash_fwd, _flash_bwd, (3, 4), _flash_primal, dear=True)
 
 
 def forward(
@@ -117,7 +117,7 @@ def forward(
     inputs += [*masks, _seeds(seeds, r)]
     arrays, specs = zip(*inputs, strict=True)
     block = tokens(queries, 0, 2)
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_forward_kernel, n=n, layout=layout, options=options),
         grid=(r, count, pl.cdiv(n, queries), chunks),
         in_specs=specs,
@@ -130,6 +130,7 @@ def forward(
         compiler_params=options.compiler_params("parallel", "parallel", "parallel", "arbitrary"),
         interpret=options.interpret,
         name="flash_forward",
+        tape=options.tape,
     )(*arrays)
 
 
@@ -264,7 +265,7 @@ def backward(
     arrays, specs = zip(*inputs, strict=True)
     sums = [(blocks * queries, width), (keys, width), (keys, width)]  # of the cotangents of query, key and value
     rounded = qkv.dtype != jnp.float32
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_backward_kernel, n=n, together=together, layout=layout, options=options),
         grid=(r, count, chunks, blocks),
         in_specs=specs,

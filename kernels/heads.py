@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Float, Int32
 
+from vivit.kernels import stacks
+
 LANES = 128
 _SIZES = (32, 64, 128)  # channels of a head that fill a window evenly
 
@@ -61,13 +63,13 @@ def in_windows(
         return core(qkv, seeds, layout)
     own, d = heads // parts, c // heads
     missing = [(0, layout.count * layout.per - own), (0, layout.d - d)]
-    split = qkv.reshape(*batch, 3, parts, own, d)
+    split = stacks.array(qkv).reshape(*batch, 3, parts, own, d)
     padded = jnp.pad(split, [*[(0, 0)] * (len(batch) + 2), *missing])
     if seeds is not None:
         b = seeds.shape[0]
         seeds = jnp.pad(seeds.reshape(b, parts, own, 2), [(0, 0), (0, 0), missing[0], (0, 0)]).reshape(b, -1, 2)
     out = core(padded.reshape(*batch, 3 * parts * layout.channels), seeds, layout)
-    out = out.reshape(*batch, parts, layout.count * layout.per, layout.d)
+    out = stacks.array(out).reshape(*batch, parts, layout.count * layout.per, layout.d)
     return out[..., :own, :d].reshape(*batch, c)
 
 

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vivit.kernels.block_sizes import BlockSizes
 from vivit.kernels.heads import HeadLayout
+from vivit.kernels.stacks import Tape, is_slice
 
 LOG2E = 1.4426950408889634
 MASKED = np.float32(-0.7 * np.finfo(np.float32).max)
@@ -42,6 +43,7 @@ class KernelOptions(NamedTuple):
     vmem: int  # bytes
     spare_vmem: int  # for blocks and scores; exact products are several, which take about three times as much
     interpret: Any
+    tape: Tape | None = None  # which keeps the result, and what the backward pass needs
 
     def windows(self, count: int, fixed_bytes: int, window_bytes: int) -> int:
         """How many of `count` windows of heads a step takes: the largest divisor that fits in VMEM, at least 1."""
@@ -188,9 +190,10 @@ def seeds_operand(seeds: Int32[Array, "b h 2"] | None) -> tuple[Any, Any]:
     return flat, pl.BlockSpec((1, 1, flat.shape[2]), lambda b, step, g: (b, 0, 0), memory_space=pltpu.SMEM)
 
 
-def result(array: jax.Array, shape: tuple[int, ...], dtype: Any = None) -> jax.ShapeDtypeStruct:
+def result(array: Any, shape: tuple[int, ...], dtype: Any = None) -> jax.ShapeDtypeStruct:
     """A kernel's result of this shape, varying over the same mesh axes as `array` (inside jax.shard_map)."""
-    return jax.ShapeDtypeStruct(shape, dtype or array.dtype, manual_axis_type=jax.typeof(array).manual_axis_type)
+    axes = jax.typeof(array.stack if is_slice(array) else array).manual_axis_type
+    return jax.ShapeDtypeStruct(shape, dtype or array.dtype, manual_axis_type=axes)
 
 
 def head_lanes(layout: HeadLayout) -> list[Bool[Array, "1 w"] | None]:

@@ -22,7 +22,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from vivit.kernels import flash
+from vivit.kernels import flash, stacks
 from vivit.kernels.heads import HeadLayout, each_window, group, head_layout, in_windows, window_lanes, window_of
 from vivit.kernels.softmax_av import (
     ABSENT,
@@ -60,11 +60,6 @@ def fits(qkv: jax.Array, layout: HeadLayout, options: KernelOptions) -> bool:
     return options.whole(qkv.shape[2], layout, qkv.dtype.itemsize)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _spatial(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
-    return forward(qkv, mask, seeds, layout, options)
-
-
 def _spatial_fwd(qkv, mask, seeds, layout, options):
     return forward(qkv, mask, seeds, layout, options), (qkv, mask, seeds)
 
@@ -74,7 +69,7 @@ def _spatial_bwd(layout, options, saved, cotangent):
     return backward(qkv, mask, seeds, cotangent, layout, options), None, None
 
 
-_spatial.defvjp(_spatial_fwd, _spatial_bwd)
+_spatial = stacks.differentiable(_spatial_fwd, _spatial_bwd, (3, 4))
 
 
 def forward(
@@ -91,19 +86,23 @@ def forward(
     windows = options.windows(layout.count, 8 * layout.per * square, 4 * tokens * layout.width)
     inputs = [_qkv(qkv, windows, layout), *((ABSENT, ABSENT) if mask is None else _masks(mask))]
     inputs += [seeds_operand(seeds)]
-    aliased = len(jax.tree.leaves([arrays for arrays, _ in inputs]))
-    inputs.append((other_half, None if other_half is None else pl.BlockSpec(memory_space=pl.ANY)))
+    aliased = {}
+    if other_half is not None and not stacks.is_slice(other_half):  # a tape does it itself
+        aliased = {len(jax.tree.leaves([arrays for arrays, _ in inputs])): 0}
+    inputs += [(other_half, pl.BlockSpec(memory_space=pl.ANY)) if aliased else ABSENT]
     arrays, specs = zip(*inputs, strict=True)
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_forward_kernel, windows=windows, layout=layout, options=options),
         grid=(b, t, layout.count // windows),
         in_specs=specs,
         out_specs=_columns(s, 0, windows, layout),
         out_shape=result(qkv, (b, t, s, fused // 3)),
-        input_output_aliases={} if other_half is None else {aliased: 0},
         compiler_params=options.compiler_params("parallel", "parallel", "arbitrary"),
         interpret=options.interpret,
         name="spatial_forward",
+        input_output_aliases=aliased,
+        tape=options.tape,
+        again=other_half is not None,
     )(*arrays)
 
 
@@ -151,7 +150,7 @@ def backward(
     inputs += [ABSENT if mask is None else _masks(mask)[1], seeds_operand(seeds)]
     inputs += [(other_half, None if other_half is None else all_columns(channels // 2))]
     arrays, specs = zip(*inputs, strict=True)
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_backward_kernel, windows=windows, layout=layout, options=options),
         grid=(b, t, layout.count // windows),
         in_specs=specs,

@@ -22,6 +22,7 @@ import numpy as np
 from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
+from vivit.kernels import stacks
 from vivit.kernels.heads import HeadLayout, each_window, group, head_layout, in_windows, window_lanes, window_of
 from vivit.kernels.softmax_av import (
     ABSENT,
@@ -52,18 +53,14 @@ def temporal(
     """Attention over time, by this file or spatial.py."""
     if not fits(qkv, head_layout(qkv.shape[-1] // 3, heads), options):
         mask = None if mask is None else mask.swapaxes(1, 2)
-        return spatial(qkv.swapaxes(1, 2), heads, mask, seeds, options).swapaxes(1, 2)
+        over_space = spatial(stacks.array(qkv).swapaxes(1, 2), heads, mask, seeds, options)
+        return stacks.array(over_space).swapaxes(1, 2)
     return in_windows(lambda qkv, seeds, layout: _temporal(qkv, mask, seeds, layout, options), qkv, seeds, heads)
 
 
 def fits(qkv: jax.Array, layout: HeadLayout, options: KernelOptions) -> bool:
     """Whether all time indices of 8 positions are taken whole."""
     return options.whole(POSITIONS * qkv.shape[1], layout, qkv.dtype.itemsize)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def _temporal(qkv, mask, seeds, layout: HeadLayout, options: KernelOptions):
-    return forward(qkv, mask, seeds, layout, options)
 
 
 def _temporal_fwd(qkv, mask, seeds, layout, options):
@@ -75,7 +72,7 @@ def _temporal_bwd(layout, options, saved, cotangent):
     return backward(qkv, mask, seeds, cotangent, layout, options), None, None
 
 
-_temporal.defvjp(_temporal_fwd, _temporal_bwd)
+_temporal = stacks.differentiable(_temporal_fwd, _temporal_bwd, (3, 4))
 
 
 def forward(
@@ -93,7 +90,7 @@ def forward(
     inputs = [_qkv(qkv, positions, windows, layout), *((ABSENT, ABSENT) if mask is None else _masks(mask, positions))]
     inputs += [seeds_operand(seeds)]
     arrays, specs = zip(*inputs, strict=True)
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_forward_kernel, s=s, windows=windows, layout=layout, options=options),
         grid=(b, pl.cdiv(s, positions), layout.count // windows),
         in_specs=specs,
@@ -102,6 +99,7 @@ def forward(
         compiler_params=options.compiler_params("parallel", "parallel", "arbitrary"),
         interpret=options.interpret,
         name="temporal_forward",
+        tape=options.tape,
     )(*arrays)
 
 
@@ -148,7 +146,7 @@ def backward(
     inputs = [_qkv(qkv, positions, windows, layout), (cotangent, _columns(t, positions, 0, windows, layout))]
     inputs += [ABSENT if mask is None else _masks(mask, positions)[1], seeds_operand(seeds)]
     arrays, specs = zip(*inputs, strict=True)
-    return pl.pallas_call(
+    return stacks.pallas_call(
         partial(_backward_kernel, s=s, windows=windows, layout=layout, options=options),
         grid=(b, pl.cdiv(s, positions), layout.count // windows),
         in_specs=specs,

@@ -17,6 +17,7 @@ from strategies import small
 from bench import bundles, hlo, model_schedule, pallas_calls, schedule, schedule_table
 from bench.chips import CHIPS, environment
 from bench.workloads import WORKLOADS, Workload
+from vivit.kernels import stacks
 
 ROOT = Path(__file__).parent.parent
 
@@ -145,6 +146,26 @@ def test_blocks_are_moved_when_their_index_changes():
     assert (call.name, call.steps, call.exact, call.results) == ("add", 15, True, ((24, 500),))
     assert call.operands == ((24, 640), (8, 384))
     assert call.bytes == (15 + 3 + 15) * 8 * 128 * 4  # a block of 100 lanes is moved as 128
+
+
+def test_of_a_stack_one_layer_is_moved():
+    layers, layer = jax.ShapeDtypeStruct((12, 24, 256), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+
+    def double(stack, kept, layer):
+        def kernel(in_ref, out_ref):
+            out_ref[...] = 2 * in_ref[...]
+
+        block = pl.BlockSpec((8, 256), lambda i: (i, 0))
+        tape = stacks.Tape([kept], layer)
+        shape = jax.ShapeDtypeStruct((24, 256), jnp.float32)
+        stacks.pallas_call(
+            kernel, name="double", grid=(3,), in_specs=[block], out_specs=block, out_shape=shape, tape=tape
+        )(stacks.Slice(stack, layer))
+        return tape.stacks
+
+    (call,) = pallas_calls.calls(jax.make_jaxpr(double)(layers, layers, layer).jaxpr)
+    assert (call.steps, call.exact) == (3, True)
+    assert call.bytes == 2 * 24 * 256 * 4
 
 
 def test_the_multiply_adds_of_a_workload_are_those_of_its_products():

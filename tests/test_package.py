@@ -65,7 +65,7 @@ LAYERS = (  # a module may import from its own layer and from those above
     "files versions demo figures",
     "notebook",
     "hashes labels memory",
-    "layers attention tubelet positions dropout reverse_once initialise",
+    "layers attention tubelet positions dropout reverse_once scan_in_place initialise",
     "ops",
     "pallas_ops gpu_ops",
     "backend encoder",

@@ -22,7 +22,9 @@ from vivit.reference.dropout import AttentionDrops, BlockDrops, EncoderDrops, Fa
 from vivit.reference.params import Attention, Block, Encoder, FactorisedBlock, LayerNorm
 from vivit.reference.values import quoted
 
-KEPT = {  # for the backward pass, by `remat`, besides the tokens that enter each layer; "none": everything
+# For the backward pass, by `remat`, besides the tokens that enter each layer; "none": everything. Kernels keep in place
+# (Ops.scan) what their derivatives need for "fast", and long sequences' attention for "lean".
+KEPT = {
     "fast": ("projected", "mixed", "statistics", "attended", "hidden"),  # what is dear to compute again
     "lean": (),
 }
@@ -101,7 +103,7 @@ def encode(
     if missing := -length % ops.multiple:
         tokens = jnp.concatenate([tokens, jnp.zeros((*outer, missing, c))], axis=-2)
 
-    def block(tokens, one):
+    def block(tokens, one, mask, **tape):
         """y = MSA(LN(z)) + z, for each attention of the layer;  z' = MLP(LN(y)) + y."""
         layer_params, layer_key, depth_rate, layer_drops = one
         if layer_key is not None:
@@ -109,14 +111,18 @@ def encode(
         layer_drops = layer_drops or (FactorisedBlockDrops() if attend is None else BlockDrops())
         captured = OrderedDict() if capturing else None
         for attention in attentions(layer_params, layer_drops, attend, ops, layer):
-            tokens = attention_residual(tokens, *attention, captured, ops, layer, mask)
-        return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer), captured
+            tokens = attention_residual(tokens, *attention, captured, ops, layer, mask, **tape)
+        return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer, **tape), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
-    if options.remat != "none":
-        policy = jax.checkpoint_policies.save_only_these_names(*KEPT[options.remat])
-        block = jax.checkpoint(block, policy=policy, prevent_cse=options.unroll)
-    tokens, captured = jax.lax.scan(block, tokens, layers, unroll=options.unroll)
+    if options.remat != "none" and ops.scan is not None and not (options.unroll or capturing or drops.blocks):
+        tokens, captured = ops.scan(block, tokens, layers, mask, lean=options.remat == "lean"), None
+    else:
+        one_layer = partial(block, mask=mask)
+        if options.remat != "none":
+            policy = jax.checkpoint_policies.save_only_these_names(*KEPT[options.remat])
+            one_layer = jax.checkpoint(one_layer, policy=policy, prevent_cse=options.unroll)
+        tokens, captured = jax.lax.scan(one_layer, tokens, layers, unroll=options.unroll)
     if capturing:
         stages.update((f"{i}/{stage}", values[i]) for i in range(count) for stage, values in (captured or {}).items())
     tokens = ops.layer_norm(tokens[..., : 1 if only_first and not capturing else length, :], params.norm, layer.epsilon)
@@ -152,13 +158,17 @@ def attention_residual(
     ops: Ops,
     layer: LayerConfig,
     mask: Bool[Array, "..."] | None,
+    **tape: Any,
 ) -> Float32[Array, "... n c"]:
-    """MSA(LN(z)) + z, with MSA(x) = attend(x W_qkv) W_O. tokens: float32[... n c]. Returns float32[... n c]."""
+    """MSA(LN(z)) + z, with MSA(x) = attend(x W_qkv) W_O. tokens: float32[... n c]. Returns float32[... n c].
+
+    tape: for the ops, if their scan gives one.
+    """
     captured = {} if capture is None else {"capture": capture}
     named = {} if capture is None else {"capture": capture, "name": name}
-    qkv, tokens = ops.norm_dense(tokens, norm, params.qkv, layer)
-    mixed = attend(qkv, layer.heads, mask=mask, dropout=drops.weights, **captured)
-    return ops.residual_dense(tokens, mixed, params.out, drops, layer, **named)
+    qkv, tokens = ops.norm_dense(tokens, norm, params.qkv, layer, **tape)
+    mixed = attend(qkv, layer.heads, mask=mask, dropout=drops.weights, **captured, **tape)
+    return ops.residual_dense(tokens, mixed, params.out, drops, layer, **named, **tape)
 
 
 def mlp_residual(
@@ -168,9 +178,10 @@ def mlp_residual(
     capture: dict | None,
     ops: Ops,
     layer: LayerConfig,
+    **tape: Any,
 ) -> Float32[Array, "... n c"]:
     """MLP(LN(y)) + y. tokens: float32[... n c]. Returns float32[... n c]."""
     captured = {} if capture is None else {"capture": capture}
-    tokens = ops.residual_mlp(tokens, params.mlp_norm, params.mlp, drops, layer, **captured)
+    tokens = ops.residual_mlp(tokens, params.mlp_norm, params.mlp, drops, layer, **captured, **tape)
     record(capture, "out", tokens)
     return tokens

@@ -26,6 +26,8 @@ class Ops(NamedTuple):
     layer_norm: (tokens, LayerNorm, epsilon).
     To capture stages, the attentions, residual_dense and residual_mlp also get `capture`, which kernels do not accept.
     multiple: encoders pad sequences to a multiple of it; it is 1 except for `joint` on several devices.
+    scan: (block, tokens, layers, mask, *, lean) → tokens: a loop over the layers in which the ops keep what the
+    backward pass needs in a `tape` that they are given; None: they do not.
     """
 
     embed: Op
@@ -38,6 +40,7 @@ class Ops(NamedTuple):
     residual_mlp: Op
     layer_norm: Op
     multiple: int = 1
+    scan: Op | None = None
 
 
 XLA = Ops(

@@ -13,12 +13,14 @@ from typing import Any
 import jax
 
 from vivit.kernels import attention as kernels
-from vivit.kernels import chip, dense
+from vivit.kernels import chip, dense, stacks
+from vivit.kernels.stacks import Tape
 from vivit.layers import LayerConfig, drop
 from vivit.ops import XLA, Ops
 from vivit.reference.dropout import AttentionDrops, MlpDrops
 from vivit.reference.params import Dense, LayerNorm, Mlp
 from vivit.reverse_once import reverse_once
+from vivit.scan_in_place import scan_in_place
 
 
 def pallas(interpret: Any = False) -> Ops:
@@ -31,41 +33,52 @@ def pallas(interpret: Any = False) -> Ops:
         factorised_dot_product=partial(_attend, kernels.factorised_dot_product, interpret=interpret),
         residual_dense=partial(_residual_dense, interpret=interpret),
         residual_mlp=partial(_residual_mlp, interpret=interpret),
+        scan=scan_in_place,
     )
 
 
 def _norm_dense(
-    tokens: jax.Array, norm: LayerNorm, params: Dense, layer: LayerConfig, *, interpret: Any
+    tokens: jax.Array, norm: LayerNorm, params: Dense, layer: LayerConfig, *, interpret: Any, tape: Tape | None = None
 ) -> tuple[jax.Array, jax.Array]:
     tokens, norm, params = reverse_once((tokens, norm, params))
     between = chip.operand_dtype(layer.dtype)
     out, tokens = dense.norm_dense(
-        tokens, norm, params, layer.epsilon, layer.dtype, out_dtype=between, residual=True, interpret=interpret
-    )
+        tokens, norm, params, layer.epsilon, layer.dtype,
+        out_dtype=between, residual=True, interpret=interpret, tape=tape,
+    )  # fmt: skip
     return out, tokens
 
 
 def _attend(
-    attend: Callable[..., jax.Array], qkv: jax.Array, heads: int, *, mask: Any, dropout: Any, interpret: Any
-) -> jax.Array:
-    return attend(reverse_once(qkv), heads, mask=mask, dropout=dropout, interpret=interpret)
+    attend: Callable[..., jax.Array], qkv: jax.Array, heads: int, *, mask: Any, dropout: Any, interpret: Any,
+    tape: Tape | None = None,
+) -> jax.Array:  # fmt: skip
+    return attend(reverse_once(qkv), heads, mask=mask, dropout=dropout, interpret=interpret, tape=tape)
 
 
 def _residual_dense(
-    tokens: jax.Array, x: jax.Array, params: Dense, drops: AttentionDrops, layer: LayerConfig, *, interpret: Any
-) -> jax.Array:
+    tokens: jax.Array, x: jax.Array, params: Dense, drops: AttentionDrops, layer: LayerConfig, *, interpret: Any,
+    tape: Tape | None = None,
+) -> jax.Array:  # fmt: skip
     tokens, x, params = reverse_once((tokens, x, params))
-    added = dense.residual_dense(tokens, x, params, layer.dtype, interpret=interpret)
-    return _dropped(tokens, added, drops.out, drops.depth)
+    dropping = drops.out is not None or drops.depth is not None
+    added = dense.residual_dense(tokens, x, params, layer.dtype, interpret=interpret, tape=tape, keep=not dropping)
+    if not dropping:
+        return added
+    out = _dropped(tokens, added, drops.out, drops.depth)
+    return out if tape is None else tape.keep_array(out)
 
 
 def _residual_mlp(
-    tokens: jax.Array, norm: LayerNorm, params: Mlp, drops: MlpDrops, layer: LayerConfig, *, interpret: Any
-) -> jax.Array:
+    tokens: jax.Array, norm: LayerNorm, params: Mlp, drops: MlpDrops, layer: LayerConfig, *, interpret: Any,
+    tape: Tape | None = None,
+) -> jax.Array:  # fmt: skip
     if drops.hidden is not None:  # the kernel does not drop
-        return XLA.residual_mlp(tokens, norm, params, drops, layer)
+        return XLA.residual_mlp(*stacks.arrays((tokens, norm, params)), drops, layer)
     tokens, norm, params = reverse_once((tokens, norm, params))
-    added = dense.residual_mlp(tokens, norm, params, layer.gelu, layer.epsilon, layer.dtype, interpret=interpret)
+    added = dense.residual_mlp(
+        tokens, norm, params, layer.gelu, layer.epsilon, layer.dtype, interpret=interpret, tape=tape
+    )
     return _dropped(tokens, added, drops.out, drops.depth)
 
 
@@ -73,6 +86,7 @@ def _dropped(tokens: jax.Array, added: jax.Array, *multipliers: jax.Array | None
     """The residual with its branch multiplied, where anything is dropped."""
     if all(multiplier is None for multiplier in multipliers):
         return added
+    tokens = stacks.arrays(tokens)
     branch = added - tokens
     for multiplier in multipliers:
         branch = drop(branch, multiplier)
