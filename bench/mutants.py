@@ -89,7 +89,7 @@ GROUPS = {
         "kernels/heads.py": _tests("kernels_attention"),
         "kernels/softmax_av.py": _tests("kernels_attention"),
         "kernels/spatial.py": _tests("kernels_attention"),
-        "kernels/stacks.py": _tests("kernels_compile", options="-k interpreter"),
+        "kernels/stacks.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
         "kernels/temporal.py": _tests("kernels_attention"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
@@ -107,7 +107,7 @@ GROUPS = {
         "vivit/pallas_ops.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
         "vivit/positions.py": _tests("parts", "forward", "forward_options"),
         "vivit/reverse_once.py": _tests("derivatives"),
-        "vivit/scan_in_place.py": _tests("kernels_compile", options="-k interpreter"),
+        "vivit/scan_in_place.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
         "vivit/tubelet.py": _tests("parts", "forward", "forward_options"),
     }),
     "checkpoints": Group(0.9, {
