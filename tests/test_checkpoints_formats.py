@@ -243,7 +243,13 @@ def test_the_report_lists_every_leaf(hf_fixture):
     assert [one.leaf for one in loaded.report.origins] == [path for path, _ in leaves(loaded.params)]
     text = str(loaded.report)
     assert "encoder.layer.0…2.attention.attention.{query,key,value}.weight" in text
-    assert "transposed, concatenated, 3 layers stacked" in text
+    changes = {one.leaf: one.change for one in loaded.report.origins}
+    assert changes["encoder/blocks/attention/qkv/kernel"] == "transposed, concatenated, 3 layers stacked"
+    assert changes["encoder/blocks/attention/qkv/bias"] == "concatenated, 3 layers stacked"
+    assert changes["encoder/blocks/mlp/out/kernel"] == "transposed, 3 layers stacked"
+    assert changes["encoder/blocks/mlp/out/bias"] == "3 layers stacked"
+    assert changes["encoder/class_token"] == "reshaped"
+    assert changes["encoder/norm/scale"] == "unchanged"
 
 
 @pytest.mark.fast

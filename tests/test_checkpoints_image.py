@@ -257,3 +257,32 @@ def test_layer_scale_is_multiplied_into_its_dense_layer_where_it_fits(scale, den
     narrow = torch_names.timm_names(arrays | {f"blocks.0.{scale}.gamma": np.ones(3)})
     assert f"encoder.layer.0.{scale}.gamma" in narrow.arrays
     assert np.array_equal(narrow.arrays[bias], [5.0, 7.0])
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("image", [True, False])
+def test_the_ports_embedding_has_channels_first(image):
+    params = random_params(IMAGE)
+    arrays = write_params(params, torch_names.name_map(IMAGE, image=image), IMAGE)
+    (kernel,) = params.embedding.kernel  # of one frame: [height width colors c]
+    expected = kernel.transpose(3, 2, 0, 1)
+    found = arrays["embeddings.patch_embeddings.projection.weight"]
+    assert np.array_equal(found, expected if image else expected[:, :, np.newaxis])
+
+
+@pytest.mark.fast
+def test_newer_names_of_the_port_become_the_older_ones():
+    newer = {
+        f"vit.layers.3.{name}.weight": np.zeros(1)
+        for name in (
+            "attention.q_proj",
+            "attention.k_proj",
+            "attention.v_proj",
+            "attention.o_proj",
+            "mlp.fc1",
+            "mlp.fc2",
+        )
+    }
+    older = ("attention.attention.query", "attention.attention.key", "attention.attention.value",
+             "attention.output.dense", "intermediate.dense", "output.dense")  # fmt: skip
+    assert list(torch_names.plain_names(newer).arrays) == [f"encoder.layer.3.{name}.weight" for name in older]

@@ -212,8 +212,18 @@ def test_a_part_of_the_tree_shows_dtypes_and_shapes_in_place_of_numbers():
     assert shown == "Dense(kernel=float32[2 3], bias=None)"
 
 
+def test_params_show_how_many_numbers_each_part_has():
+    params = random_params(small("factorised_encoder", temporal_layers=0))
+    shown = repr(params).splitlines()
+    assert shown[0] == f"Params of {sum(leaf.size for _, leaf in leaves(params)):,} numbers"
+    assert shown[1:] == [
+        f"  {name}: {sum(leaf.size for _, leaf in leaves(getattr(params, name))):,}"
+        for name in ("embedding", "encoder", "head")
+    ]
+
+
 def test_counts_are_integers_up_to_the_largest_and_messages_have_one_line():
-    assert [values.is_count(value) for value in (0, 1, values.MAX_COUNT, values.MAX_COUNT + 1, True, 1.0)] == [
+    assert [values.is_count(value) for value in (0, 1, 2_147_483_647, 2_147_483_648, True, 1.0)] == [
         False, True, True, False, False, False
     ]  # fmt: skip
     assert values.is_count(0, least=0)

@@ -87,3 +87,18 @@ def test_scaling_lists_are_skipped(deltas, separate):
 def sequence(bits):
     data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
     return h264._SequenceParameters(h264._BitReader(memoryview(data)))
+
+
+@pytest.mark.parametrize(
+    ("header", "alone"),
+    [(0x01, True), (0x21, False), (0x41, False), (0x61, False), (0x06, False)],
+)
+def test_a_frame_is_no_reference_if_its_slices_say_so(header, alone):
+    packet = av.Packet(b"\0\0\0\x02" + bytes([header, 0x80]))
+    assert is_nonreference(packet, 4) == alone
+    assert not is_nonreference(packet, None)
+
+
+def test_units_are_found_behind_start_codes_that_touch():
+    units = [bytes(unit) for unit in h264.nal_units(b"\0\0\1\x41\0\0\1\0\0\1\x06\x07", 0)]
+    assert [unit[:1] for unit in units] == [b"\x41", b"\0", b"\x06"]

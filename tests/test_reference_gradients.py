@@ -65,16 +65,19 @@ def test_nothing_flows_into_masked_keys_and_values(core):
     assert cotangent[options["mask"]][:, c:].any()
 
 
+@pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("order", ["time_space", "space_time"])
-def test_factorised_self_attention_has_the_slope_of_finite_differences_in_tokens_and_every_parameter(order):
+def test_factorised_self_attention_has_the_slope_of_finite_differences_in_tokens_and_every_parameter(order, masked):
     config = replace(SMALL, model="factorised_self_attention", pooling="mean", order=order)
     params = layer(convert(random_params(config).encoder.blocks, lambda _, leaf: np.float64(leaf)), 1)
     tokens, out = np.float64(normal(6, 2, 3, 5, config.channels)), np.float64(normal(7, 2, 3, 5, config.channels))
 
-    def forward(tokens, params):
-        return encoder.factorised_self_attention(tokens, params, None, None, config=config)
+    mask = np.random.default_rng(8).random((2, 3, 5)) < 0.6 if masked else None
 
-    through, parts = gradients.factorised_self_attention_vjp(tokens, params, out, config=config)
+    def forward(tokens, params):
+        return encoder.factorised_self_attention(tokens, params, None, None, config=config, mask=mask)
+
+    through, parts = gradients.factorised_self_attention_vjp(tokens, params, out, config=config, mask=mask)
     assert_slopes(lambda x: forward(x, params), tokens, through, out)
     for part, cotangents in parts.items():
         for path, cotangent in leaves(cotangents):

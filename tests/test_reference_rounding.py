@@ -216,3 +216,24 @@ def test_an_error_of_several_bounds_in_any_element_is_found(core):
     ):
         assert bounds.shape == exact.shape
         assert np.all((bounds > 0) & (bounds < 1e-4))
+
+
+@pytest.mark.fast
+def test_the_bounds_of_model_4_are_those_of_its_two_axes_under_a_mask():
+    generator = np.random.default_rng(2)
+    qkv, out = generator.standard_normal((1, 2, 3, 24)), generator.standard_normal((1, 2, 3, 8))
+    mask = np.array([[[True, False, True], [False, True, True]]])
+    over_time, over_space = (qkv.reshape(1, 2, 3, 3, 2, 4)[..., half, :].reshape(1, 2, 3, 12) for half in (0, 1))
+    halves = (
+        rounding.temporal(over_time, 1, "float32", mask=mask),
+        rounding.spatial(over_space, 1, "float32", mask=mask),
+    )
+    found = rounding.factorised_dot_product(qkv, 2, "float32", mask=mask)
+    assert np.array_equal(found, np.concatenate(halves, axis=-1))
+    halves = (
+        rounding.temporal_vjp(over_time, out[..., :4], 1, "float32", mask=mask),
+        rounding.spatial_vjp(over_space, out[..., 4:], 1, "float32", mask=mask),
+    )
+    found = rounding.factorised_dot_product_vjp(qkv, out, 2, "float32", mask=mask).reshape(1, 2, 3, 3, 2, 4)
+    for half, expected in enumerate(halves):
+        assert np.array_equal(found[..., half, :].reshape(1, 2, 3, 12), expected)

@@ -15,13 +15,14 @@ from vivit.training.step import accumulate, example_losses, init_state, make_ste
 CONFIG = small("spatio_temporal", layers=2)
 
 
-def test_an_update_is_the_gradient_of_the_mean_loss_times_the_rate():
-    recipe, batch = small_recipe(momentum=0.0, clip_norm=None), examples(CONFIG)
+@pytest.mark.parametrize("loss_name", ["softmax", "sigmoid"])
+def test_an_update_is_the_gradient_of_the_mean_loss_times_the_rate(loss_name):
+    recipe, batch = small_recipe(momentum=0.0, clip_norm=None, loss=loss_name), examples(CONFIG)
     params = jax.tree.map(jnp.asarray, random_params(CONFIG, 1))
 
     def loss(params):
         logits = vivit.forward(params, batch.video, CONFIG, frames_valid=batch.frames_valid)
-        return example_losses(logits, jnp.asarray(batch.labels), CONFIG.classes).mean()
+        return example_losses(logits, jnp.asarray(batch.labels), CONFIG.classes, loss=loss_name).mean()
 
     value, gradient = jax.value_and_grad(loss)(params)
     state, metrics = taken(CONFIG, recipe, batch, batch)  # the first update of a warm-up has rate 0
