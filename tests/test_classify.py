@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from itertools import count
 
 import checkpoints
 import numpy as np
@@ -173,6 +174,23 @@ def test_work_in_threads_keeps_its_order_and_raises_its_errors():
     with pytest.raises(ValueError, match="the fifth"):
         seen.extend(prefetch(map(slow, range(9)), count=2))
     assert seen == [0, 1, 2, 3] * 2
+
+
+def test_work_in_threads_may_be_dropped_in_one_of_them():
+    """As the garbage collector does where nobody has closed the generator."""
+    dropped, ready = threading.Event(), threading.Event()
+
+    def work(number):
+        if number == 1:
+            ready.wait(60)
+            results.close()
+            dropped.set()
+        return number
+
+    results = map_in_threads(work, count(), threads=1, ahead=2)
+    assert next(results) == 0
+    ready.set()
+    assert dropped.wait(60)
 
 
 def test_prefetching_is_limited_and_ends_with_its_reader():

@@ -54,10 +54,12 @@ def state(here):
     """All that is in the folder, before and after."""
 
     def state():
-        return {
-            str(path.relative_to(here)): (os.lstat(path).st_mode, os.lstat(path).st_ino, path.is_file() and path.stat())
-            for path in sorted(here.rglob("*"))
-        }
+        found = {}
+        for path in sorted(here.rglob("*")):
+            link, file = os.lstat(path), path.stat() if path.is_file() else None
+            content = None if file is None else (file.st_ino, file.st_size, file.st_mtime_ns)
+            found[str(path.relative_to(here))] = link.st_mode, link.st_ino, content
+        return found
 
     return state
 

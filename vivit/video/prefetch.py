@@ -33,17 +33,19 @@ def map_in_threads(
     """
     ahead = ahead or threads
     waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) == ahead:
-                    yield waiting.popleft().result()
-            while waiting:
+    own: set[int] = set()
+    pool = ThreadPoolExecutor(threads, initializer=lambda: own.add(threading.get_ident()))
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == ahead:
                 yield waiting.popleft().result()
-        finally:
-            for left in waiting:
-                left.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for left in waiting:
+            left.cancel()
+        pool.shutdown(wait=threading.get_ident() not in own)  # whose garbage may be collected in one of its threads
 
 
 def prefetch(items: Iterable[Item], *, count: int = 2) -> Iterator[Item]:
