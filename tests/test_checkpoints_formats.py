@@ -259,3 +259,5 @@ def test_numbers_of_half_precision_become_float32_and_are_reported(tmp_path):
     loaded = vivit.load(tmp_path / "half.npz", SMALL)
     assert {leaf.dtype for _, leaf in leaves(loaded.params)} == {np.dtype("float32")}
     assert all("from float16" in one.change for one in loaded.report.origins)
+    layers = f"encoderblock_0…{SMALL.layers - 1}/MultiHeadDotProductAttention_0/{{query,key,value}}/kernel"
+    assert layers in str(loaded.report)
