@@ -7,14 +7,14 @@ The [peers] extra installs them.
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from vivit.audit.variants import random_params
 from vivit.reference import tubelet
 from vivit.reference.config import Config
-from vivit.reference.params import Encoder, Params, layer
+from vivit.reference.params import Block, Encoder, Params, layer
 
 LIMIT = {"float32": 1e-4, "bfloat16": 1e-1}  # of the largest value
 
@@ -30,9 +30,9 @@ def weights(config: Config) -> Params:
 
 
 def _without_qkv_bias(encoder: Encoder) -> Encoder:
-    attention = encoder.blocks.attention
-    qkv = attention.qkv._replace(bias=np.zeros_like(attention.qkv.bias))
-    return encoder._replace(blocks=encoder.blocks._replace(attention=attention._replace(qkv=qkv)))
+    blocks = cast(Block, encoder.blocks)
+    qkv = blocks.attention.qkv._replace(bias=np.zeros_like(blocks.attention.qkv.bias))
+    return encoder._replace(blocks=blocks._replace(attention=blocks.attention._replace(qkv=qkv)))
 
 
 def limit(expected: np.ndarray, dtype: str) -> float:
