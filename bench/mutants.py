@@ -113,7 +113,7 @@ GROUPS = {
     "checkpoints": Group(0.9, {
         "vivit/checkpoints/flax_names.py": _tests("checkpoints_formats", "checkpoints_image", "published"),
         "vivit/checkpoints/name_map.py": _tests("checkpoints_formats", "checkpoints_image", "checkpoints_huggingface"),
-        "vivit/checkpoints/torch_names.py": _tests("checkpoints_formats", "checkpoints_huggingface", "published"),
+        "vivit/checkpoints/torch_names.py": _tests("checkpoints_image", "checkpoints_formats", "published"),
     }),
     "sampling": Group(0.9, {
         "vivit/video/sampling.py": _tests("data_sampling"),
