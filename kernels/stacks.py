@@ -137,22 +137,24 @@ def differentiable(
         tape = arguments[-1].tape
         if tape is None:
             return without_tape(*arguments)
-        arrays, known = arguments[: static[0]], arguments[static[0] :]
+        operands, known = arguments[: static[0]], arguments[static[0] :]
         if tape.lean and not dear:
             known = *known[:-1], known[-1]._replace(tape=None)
         if not tape.full:
-            return forward(*arrays, *known)[0] if known[-1].tape else without_tape(*arrays, *known)
+            return forward(*operands, *known)[0] if known[-1].tape else without_tape(*operands, *known)
         results = []
 
         def forward_again(*stand_ins: Any) -> tuple[Any, Any]:
-            given = _map(lambda x, stand_in: x._replace(stand_in=None) if is_slice(x) else stand_in, arrays, stand_ins)
+            given = _map(
+                lambda x, stand_in: x._replace(stand_in=None) if is_slice(x) else stand_in, operands, stand_ins
+            )
             result, saved = forward(*given, *known)
             results.append(result)
             return _map(lambda x: jnp.zeros(x.shape, x.dtype) if is_slice(x) else x, result), saved
 
         replay = jax.custom_vjp(lambda *stand_ins: forward_again(*stand_ins)[0])
         replay.defvjp(forward_again, partial(backward, *known))
-        found = replay(*_map(lambda x: x.stand_in if is_slice(x) else x, arrays))
+        found = replay(*_map(lambda x: x.stand_in if is_slice(x) else x, operands))
         (result,) = results
         return _map(lambda x, values: x._replace(stand_in=values) if is_slice(x) else values, result, found)
 

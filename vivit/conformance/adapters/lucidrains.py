@@ -45,10 +45,11 @@ joint, joint_vjp = with_vjp(_joint)
 def classifier(params: Params, config: Config, dtype: str) -> Any:
     """Returns its model 2 with these weights, in evaluation mode, of this dtype, without the norms of its embedding.
 
-    The biases of query, key and value and the positions in time are zero: it has neither.
+    The biases of query, key and value and the positions in time are zero: it has neither. Raises ValueError for weights
+    without a temporal encoder or a head.
     """
-    assert params.temporal_encoder is not None
-    assert params.head is not None
+    if params.temporal_encoder is None or params.head is None:
+        raise ValueError(f"the config is of {config.model}: lucidrains' model 2 has a temporal encoder and a head")
     model = _vivit.ViViT(
         image_size=(config.height, config.width), image_patch_size=config.tubelet[1:], frames=config.frames,
         frame_patch_size=config.tubelet[0], num_classes=sum(config.classes), dim=config.channels,
