@@ -274,8 +274,10 @@ def test_make_targets_and_extras_named_in_the_pages_exist():
 @pytest.mark.fast
 @pytest.mark.parametrize("page", TEXTS)
 def test_python_names_in_a_page_exist(page):
+    """A module's file is enough: an adapter of somebody else's implementation cannot be imported without that."""
     for name in {name for span in code_spans(read(page)) for name in re.findall(r"\bvivit(?:\.\w+)+", span)}:
-        pkgutil.resolve_name(name)
+        if not (ROOT / name.replace(".", "/")).with_suffix(".py").exists():
+            pkgutil.resolve_name(name)
 
 
 def headings(page: Path) -> set[str]:
