@@ -61,6 +61,12 @@ def _tests(*names: str, options: str = DEFAULT) -> str:
     return " ".join([*(f"tests/test_{name}.py" for name in names), options])
 
 
+def _kernels(words: str, options: str = DEFAULT) -> str:
+    """The tests of the attention kernels whose names match, the quickest first."""
+    return _tests("conformance_kernels", "kernels_attention", options=f"{options} -k '{words}'")
+
+
+_IN_BLOCKS = "small_blocks or 512 or long_sequences or block_sizes1 or under_dropout"
 GROUPS = {
     "reference": Group(0.95, {
         "reference/attention.py": _tests("reference_attention", "reference_gradients", "published", options=FAST),
@@ -84,13 +90,13 @@ GROUPS = {
         "kernels/block_sizes.py": _tests("block_sizes"),
         "kernels/chip.py": _tests("kernels_compile"),
         "kernels/dense.py": _tests("kernels_dense"),
-        "kernels/factorised.py": _tests("kernels_attention"),
-        "kernels/flash.py": _tests("kernels_attention"),
-        "kernels/heads.py": _tests("kernels_attention"),
-        "kernels/softmax_av.py": _tests("kernels_attention"),
-        "kernels/spatial.py": _tests("kernels_attention"),
+        "kernels/factorised.py": _kernels("factorised"),
+        "kernels/flash.py": _kernels(f"({_IN_BLOCKS}) and not (spatial or temporal or factorised)", ""),
+        "kernels/heads.py": _tests("conformance_kernels", "kernels_attention"),
+        "kernels/softmax_av.py": _tests("conformance_kernels", "kernels_attention"),
+        "kernels/spatial.py": _kernels("spatial or heads_of"),
         "kernels/stacks.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
-        "kernels/temporal.py": _tests("kernels_attention"),
+        "kernels/temporal.py": _kernels("temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
     "model": Group(0.9, {
