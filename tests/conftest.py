@@ -29,7 +29,7 @@ hypothesis.settings.load_profile("project")
 @pytest.fixture(scope="session")
 def chosen_plan(pytestconfig) -> Plan:
     """A few cases of each property; as vivit.conformance.plugin plans where the profile is exhaustive."""
-    exhaustive = pytestconfig.getoption("--hypothesis-profile") == EXHAUSTIVE
+    exhaustive = pytestconfig.getoption("--hypothesis-profile", default=None) == EXHAUSTIVE
     return plan(pytestconfig) if exhaustive else Plan(examples=4)
 
 
