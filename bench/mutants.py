@@ -57,16 +57,13 @@ class Group(NamedTuple):
 FAST, DEFAULT = "-m fast", "-m 'not thorough'"
 
 
-def _tests(*names: str, options: str = DEFAULT) -> str:
-    return " ".join([*(f"tests/test_{name}.py" for name in names), options])
+def _tests(*names: str, options: str = DEFAULT, words: str = "") -> str:
+    """words: of the tests' names, for -k."""
+    return " ".join([*(f"tests/test_{name}.py" for name in names), options, *([f"-k '{words}'"] if words else [])])
 
 
-def _kernels(words: str, options: str = DEFAULT) -> str:
-    """The tests of the attention kernels whose names match, the quickest first."""
-    return _tests("conformance_kernels", "kernels_attention", options=f"{options} -k '{words}'")
-
-
-_IN_BLOCKS = "small_blocks or 512 or long_sequences or block_sizes1 or under_dropout"
+_IN_STACKS = "interpreter or lean_step"
+_IN_BLOCKS = "small_blocks or 512 or long_sequences or block_sizes1 or under_dropout or whatever"
 GROUPS = {
     "reference": Group(0.95, {
         "reference/attention.py": _tests("reference_attention", "reference_gradients", "published", options=FAST),
@@ -86,34 +83,46 @@ GROUPS = {
         "reference/values.py": _tests("config", "bad_values", options=FAST),
     }),
     "kernels": Group(0.95, {
-        "kernels/attention.py": _tests("kernels_attention"),
+        "kernels/attention.py": _tests("kernels_attention", "block_sizes"),
         "kernels/block_sizes.py": _tests("block_sizes"),
         "kernels/chip.py": _tests("kernels_compile"),
-        "kernels/dense.py": _tests("kernels_dense"),
-        "kernels/factorised.py": _kernels("factorised"),
-        "kernels/flash.py": _kernels(f"({_IN_BLOCKS}) and not (spatial or temporal or factorised)", ""),
+        "kernels/dense.py": _tests("kernels_dense", "kernels_compile", words=f"dense or {_IN_STACKS}"),
+        "kernels/factorised.py": _tests("conformance_kernels", "kernels_attention", options="", words="factorised"),
+        "kernels/flash.py": _tests(
+            "conformance_kernels", "kernels_attention", "block_sizes",
+            options="", words=f"({_IN_BLOCKS}) and not (spatial or temporal or factorised)",
+        ),
         "kernels/heads.py": _tests("conformance_kernels", "kernels_attention"),
         "kernels/softmax_av.py": _tests("conformance_kernels", "kernels_attention"),
-        "kernels/spatial.py": _kernels("spatial or heads_of"),
-        "kernels/stacks.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
-        "kernels/temporal.py": _kernels("temporal"),
+        "kernels/spatial.py": _tests("conformance_kernels", "kernels_attention", words="spatial or heads_of"),
+        "kernels/stacks.py": _tests("kernels_compile", words=_IN_STACKS),
+        "kernels/temporal.py": _tests("conformance_kernels", "kernels_attention", words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
     "model": Group(0.9, {
         "vivit/attention.py": _tests("attention"),
         "vivit/backend.py": _tests("model", "derivatives", options=FAST),
-        "vivit/dropout.py": _tests("dropout"),
-        "vivit/encoder.py": _tests("forward", "forward_options", "dropout"),
+        "vivit/dropout.py": _tests("dropout", "attention"),
+        "vivit/encoder.py": _tests(
+            "forward", "forward_options", "dropout", "training_mesh",
+            words="not mesh or one_device",
+        ),
         "vivit/gpu_ops.py": _tests("gpu"),
         "vivit/initialise.py": _tests("initialise"),
-        "vivit/layers.py": _tests("parts", "forward", "forward_options"),
+        "vivit/layers.py": _tests(
+            "parts", "forward", "forward_options", "derivatives",
+            words="not derivatives or share",
+        ),
         "vivit/models.py": _tests("forward", "forward_options"),
         "vivit/numerics/gelu.py": _tests("parts"),
-        "vivit/numerics/hash_dropout.py": _tests("attention", "dropout"),
-        "vivit/pallas_ops.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
+        "vivit/numerics/hash_dropout.py": _tests(
+            "attention", "dropout", "kernels_attention",
+            words="not kernels or drawn",
+        ),
+        "vivit/pallas_ops.py": _tests("kernels_compile", words=_IN_STACKS),
         "vivit/positions.py": _tests("parts", "forward", "forward_options"),
         "vivit/reverse_once.py": _tests("derivatives"),
-        "vivit/scan_in_place.py": _tests("kernels_compile", options=f"{DEFAULT} -k interpreter"),
+        "vivit/scan_in_place.py": _tests("kernels_compile", words=_IN_STACKS),
         "vivit/tubelet.py": _tests("parts", "forward", "forward_options"),
     }),
     "checkpoints": Group(0.9, {

@@ -32,6 +32,7 @@ from vivit.kernels.tiling import DenseBlockSizes
 from vivit.numerics.gelu import gelu, gelu_and_slope
 from vivit.reference.params import Dense, LayerNorm, Mlp
 
+CAST_ROWS = 256  # of weights in a step
 EARLY = 2 * tiling.LANES  # columns of dy W₂ᵀ that come first: the layer norm hides behind their product
 
 
@@ -131,7 +132,7 @@ def _norm_project(tokens, norm, dense, options, *, statistics: bool = False):
         name="norm_dense",
         tape=options.tape,
         keep=options.keep,
-    )(blocks.view(tokens), *_lines(norm), *_operands(dense, operand))
+    )(blocks.view(tokens), *_lines(norm), *_operands(dense, operand, options))
     return [None if out is None else out.reshape(*tokens.shape[:-1], out.shape[-1]) for out in outs]
 
 
@@ -218,7 +219,7 @@ def _residual_project(tokens, x, dense: Dense, options: DenseOptions):
         name="residual_dense",
         tape=options.tape,
         keep=options.keep,
-    )(blocks.view(tokens), blocks.view(x), *_operands(dense, operand))
+    )(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options))
     return out.reshape(*tokens.shape)
 
 
@@ -266,6 +267,100 @@ def _residual_mlp_backward(options, saved, out_cotangent):
 _residual_mlp = stacks.differentiable(_residual_mlp_forward, _residual_mlp_backward, (3,))
 
 
+def residual_dense_mlp(
+    tokens: Float32[Array, "... n c"],
+    x: Float[Array, "... n d"],
+    dense: Dense,
+    norm: LayerNorm,
+    mlp: Mlp,
+    form: str,
+    epsilon: float,
+    dtype: str,
+    *,
+    block_sizes: DenseBlockSizes | None = None,
+    interpret: Any = False,
+    tape: Tape | None = None,
+) -> Float32[Array, "... n c"]:
+    """`residual_dense`, then `residual_mlp`: the end of a layer, in one kernel if all of its weights fit in VMEM.
+
+    A tape keeps what is between the two.
+    """
+    blocks = block_sizes or DenseBlockSizes()
+    options = DenseOptions(dtype, blocks, interpret, epsilon, form, tape=tape)
+    lean = tape is not None and tape.lean  # the MLP would be computed again for what is before it
+    if tokens.size == 0 or lean or not tiling.fits(tokens.shape, *_bytes_of_both(x, dense, mlp, options), blocks):
+        tokens = residual_dense(tokens, x, dense, dtype, block_sizes=blocks, interpret=interpret, tape=tape)
+        return residual_mlp(tokens, norm, mlp, form, epsilon, dtype, block_sizes=blocks, interpret=interpret, tape=tape)
+    return _residual_dense_mlp(tokens, x, dense, norm, mlp, options)
+
+
+def _bytes_of_both(x, dense: Dense, mlp: Mlp, options: DenseOptions) -> tuple[int, int]:
+    """Of a row in VMEM, and of the weights."""
+    (d, c), f, operand = dense.kernel.shape, mlp.hidden.kernel.shape[1], chip.operand_dtype(options.dtype)
+    return 2 * d * x.dtype.itemsize + 28 * c + (4 + operand.itemsize) * f, (d + 2 * f) * c * operand.itemsize
+
+
+def _residual_dense_mlp_primal(tokens, x, dense, norm, mlp, options):
+    return _residual_both(tokens, x, dense, norm, mlp, options, between=False)[0]
+
+
+def _residual_dense_mlp_forward(tokens, x, dense, norm, mlp, options):
+    out, between = _residual_both(tokens, x, dense, norm, mlp, options, between=True)
+    return out, (x, dense, between, norm, mlp)
+
+
+def _residual_dense_mlp_backward(options, saved, out_cotangent):
+    x, dense, *of_mlp = saved
+    cotangent, norm, mlp = _residual_mlp_backward(options, of_mlp, out_cotangent)
+    return *_residual_dense_backward(options, (x, dense), cotangent), norm, mlp
+
+
+_residual_dense_mlp = stacks.differentiable(
+    _residual_dense_mlp_forward, _residual_dense_mlp_backward, (5,), _residual_dense_mlp_primal
+)
+
+
+def _residual_both(tokens, x, dense, norm, mlp, options, *, between: bool):
+    """(z' + MLP(LN(z')), z' = z + x W + b if `between`, else None)."""
+    (d, c), f, operand = dense.kernel.shape, mlp.hidden.kernel.shape[1], chip.operand_dtype(options.dtype)
+    blocks = tiling.blocks_of(x.shape, *_bytes_of_both(x, dense, mlp, options), options.blocks)
+    row = blocks.spec(c, tiling.after_tiles)
+    outs = stacks.pallas_call(
+        partial(_residual_both_kernel, epsilon=options.epsilon, form=options.form),
+        grid=(1, *blocks.grid),
+        in_specs=[
+            *(row, blocks.spec(d, tiling.after_tiles), tiling.columns(d, c), tiling.columns(1, c)),
+            *(tiling.whole(1, c), tiling.whole(1, c), tiling.columns(c, f), tiling.columns(1, f)),
+            *(tiling.columns(f, c), tiling.columns(1, c)),
+        ],
+        out_specs=[row, row if between else None],
+        out_shape=[blocks.array(c, jnp.float32), blocks.array(c, jnp.float32) if between else None],
+        compiler_params=tiling.compiler("parallel", "parallel", "parallel"),
+        interpret=options.interpret,
+        name="residual_dense_mlp",
+        tape=options.tape,
+        keep=[False, True][: 1 + between],
+        in_place=options.interpret is False or blocks.length % blocks.rows == 0,  # else JAX's simulation of a TPU fails
+    )(
+        *(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options)),
+        *(*_lines(norm), *_operands(mlp.hidden, operand, options), *_operands(mlp.out, operand, options)),
+    )
+    return [None if out is None else out.reshape(*tokens.shape) for out in outs]
+
+
+def _residual_both_kernel(
+    tokens, x, kernel, bias, scale, norm_bias, hidden_kernel, hidden_bias, out_kernel, out_bias, out, between_out,
+    *, epsilon: float, form: str,
+):  # fmt: skip
+    for part in tiling.parts(*x.shape[:2]):
+        between = tiling.load(tokens, part) + (_product(tiling.load(x, part), kernel) + bias[...])
+        if between_out is not None:
+            tiling.store(between_out, part, between)
+        normal, _ = _normal(between, epsilon)
+        hidden = _product(normal * scale[...] + norm_bias[...], hidden_kernel) + hidden_bias[...]
+        tiling.store(out, part, between + (_product(gelu(hidden, form), out_kernel) + out_bias[...]))
+
+
 def _mlp_vjp(tokens, norm, mlp, dy, options):
     """[GELU(h), dh, x̂, 1/σ], with h = LN(z) W₁ + b₁ and dh = GELU'(h) ∘ dy W₂ᵀ; all but 1/σ as operands."""
     c, f = mlp.hidden.kernel.shape
@@ -297,8 +392,8 @@ def _mlp_vjp(tokens, norm, mlp, dy, options):
         interpret=options.interpret,
         name="mlp_vjp",
     )(
-        *(blocks.view(tokens), *_lines(norm), *_operands(mlp.hidden, operand)),
-        *(blocks.view(dy), mlp.out.kernel.astype(operand)),
+        *(blocks.view(tokens), *_lines(norm), *_operands(mlp.hidden, operand, options)),
+        *(blocks.view(dy), _cast(mlp.out.kernel, operand, options)),
     )
     return [out.reshape(*dy.shape[:-1], out.shape[-1]) for out in outs]
 
@@ -386,7 +481,7 @@ def _dense_vjp(dy, dense, dtype, options, *, normal=None, inverse=None, norm=Non
         interpret=options.interpret,
         name="dense_vjp",
     )(
-        *(blocks.view(dy), dense.kernel.astype(operand), None if norm is None else _lines(norm)[0]),
+        *(blocks.view(dy), _cast(dense.kernel, operand, options), None if norm is None else _lines(norm)[0]),
         *(None if x is None else blocks.view(x) for x in rowwise),
         beside,
     )
@@ -483,9 +578,31 @@ def _like(cotangents, params):
     return jax.tree.map(lambda cotangent, param: cotangent.astype(param.dtype), cotangents, params)
 
 
-def _operands(dense: Dense, dtype: np.dtype):
+def _operands(dense: Dense, dtype: np.dtype, options: DenseOptions):
     """(kernel in the dtype of operands, bias as a line)."""
-    return dense.kernel.astype(dtype), _line(dense.bias)
+    return _cast(dense.kernel, dtype, options), _line(dense.bias)
+
+
+def _cast(kernel, dtype: np.dtype, options: DenseOptions):
+    """In the dtype of operands. XLA would convert the weights of all layers first, and copy them once more for each."""
+    if not stacks.is_slice(kernel) or kernel.dtype == dtype:
+        return kernel.astype(dtype)
+    d, f = kernel.shape
+    rows = pl.BlockSpec((min(d, CAST_ROWS), f), lambda i: (i, 0))
+
+    def cast(kernel, out):
+        out[...] = kernel[...].astype(out.dtype)
+
+    return stacks.pallas_call(
+        cast,
+        grid=(pl.cdiv(d, CAST_ROWS),),
+        in_specs=[rows],
+        out_specs=rows,
+        out_shape=jax.ShapeDtypeStruct((d, f), dtype),
+        compiler_params=tiling.compiler("parallel"),
+        interpret=options.interpret,
+        name="cast",
+    )(kernel)
 
 
 def _lines(norm: LayerNorm):

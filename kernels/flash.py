@@ -468,7 +468,8 @@ def _keys(n: int, layout: HeadLayout, options: KernelOptions, queries: int, item
     size = options.blocks.keys
     if size is None:
         spare = options.spare_vmem - 2 * 6 * queries * layout.width * 4
-        size = spare // (4 * layout.width * itemsize + 3 * queries * 4)
+        scores = 3 if options.blocks.keys_together is None else 2  # in VMEM at a time
+        size = spare // (4 * layout.width * itemsize + scores * queries * 4)
         if n > size:
             size = int(size * 0.65)  # an online softmax takes more
     if n <= size:

@@ -170,27 +170,34 @@ def pallas_call(
     out_shape: Any,
     scratch_shapes: Any = (),
     tape: Tape | None = None,
-    keep: bool = True,
+    keep: bool | Sequence[bool] = True,
     again: bool = False,
+    in_place: bool = False,
     **options: Any,
 ) -> Callable[..., Any]:
     """pl.pallas_call whose operands may be Slices, and whose results are Slices if a tape is to keep them.
 
-    again: in place of what the tape kept last.
+    keep: all results, or which. again: in place of what the tape kept last. in_place: the first result may be written
+    where the first operand lies: XLA copies it if it is read once more.
     """
     shapes, tree = jax.tree.flatten(out_shape)
+    each = [keep] * len(shapes) if isinstance(keep, bool) else keep
+    kept = [i for i, is_kept in enumerate(each) if is_kept and tape is not None]
 
     def run(operands: tuple[Any, ...], written: list[Any]) -> list[Any]:
         """The results, each written into its Slice, if it has one."""
         layer = next((x.layer for x in _leaves((operands, written)) if is_slice(x)), None)
+        over_operand = in_place and not is_slice(operands[0]) and written[0] is None
         if layer is None:
+            aliased: dict[str, Any] = {"input_output_aliases": {0: 0}} if over_operand else {}
             plain = pl.pallas_call(
                 kernel, grid=grid, in_specs=in_specs, out_specs=out_specs, out_shape=out_shape,
-                scratch_shapes=scratch_shapes, **options,
+                scratch_shapes=scratch_shapes, **options | aliased,
             )  # fmt: skip
             return jax.tree.leaves(plain(*operands))
         places = [i for i, x in enumerate(written) if x is not None]
-        aliased: dict[str, Any] = {"input_output_aliases": {1 + i: place for i, place in enumerate(places)}}
+        places_of = {1 + i: place for i, place in enumerate(places)}
+        aliased = {"input_output_aliases": places_of | ({1 + len(places): 0} if over_operand else {})}
         found = pl.pallas_call(
             lambda _layer, _stacks, *refs: kernel(*refs),
             grid_spec=pltpu.PrefetchScalarGridSpec(
@@ -209,12 +216,19 @@ def pallas_call(
         return [result if x is None else x._replace(stack=result) for x, result in results]
 
     def call(*operands: Any) -> Any:
-        if tape is not None and keep:
-            results = tape.keep(shapes, partial(run, operands), again=again)
-        elif tape is not None and tape.full:  # nobody reads them
-            results = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
-        else:
-            results = run(operands, [None] * len(shapes))
+        results = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]  # of a full tape: nobody reads the others
+
+        def write(slices: list[Slice]) -> list[Slice]:
+            places = dict(zip(kept, slices, strict=True))
+            results[:] = run(operands, [places.get(i) for i in range(len(shapes))])
+            return [results[i] for i in kept]
+
+        if tape is None or not (kept or tape.full):
+            write([])
+        elif kept:
+            slices = tape.keep([shapes[i] for i in kept], write, again=again)
+            for i, of in zip(kept, slices, strict=True):
+                results[i] = of
         return jax.tree.unflatten(tree, results)
 
     return call

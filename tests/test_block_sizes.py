@@ -61,6 +61,14 @@ def test_a_shape_in_the_table_gets_its_row_and_another_the_rule(table):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("core", ["spatial", "temporal", "factorised_dot_product"])
+def test_every_core_has_rows_of_its_own(core, table):
+    usual = steps(core, (1, 3, 50), "bfloat16")
+    table[SHAPE._replace(core=core, tokens=(3, 50))] = BlockSizes(positions=8, longest=16, queries=16)
+    assert steps(core, (1, 3, 50), "bfloat16") != usual
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -85,6 +93,7 @@ def test_a_row_that_is_none_is_refused_in_one_line(rows, message):
 @pytest.mark.fast
 def test_a_table_is_read_as_it_was_written():
     rows = {SHAPE: BlockSizes(queries=64), SHAPE._replace(chip="v3"): BlockSizes(windows=2, keys=None)}
+    rows[SHAPE._replace(core="spatial")] = BlockSizes(*range(1, 1 + len(BlockSizes._fields)))  # a row with every size
     assert parsed(written(rows)) == rows
 
 
@@ -109,6 +118,17 @@ def test_the_search_by_time_is_of_what_compiles(monkeypatch):
     found = tune.timed(tune.Job("joint", (1, 1, 40), 64, 1, "float32"), runs=1, interpret=True)
     assert found.cost <= found.usual
     assert found.sizes.queries in (224, 8, 64)
+
+
+@pytest.mark.fast
+def test_the_table_that_a_search_writes_can_be_read(monkeypatch, tmp_path):
+    path = tmp_path / "table.json"
+    path.write_text(written({SHAPE: BlockSizes(queries=64)}))
+    sizes = BlockSizes(queries=264)
+    monkeypatch.setattr(tune, "_scheduled", lambda chip, jobs: [tune.Found(2.0, sizes, 1.0) for _ in jobs])
+    tune.main(["--chip", "v3", "--workload", "joint", "--shape", "1,1,600,128,2", "-o", str(path)])
+    found = SHAPE._replace(chip="v3", dtype="float32")
+    assert parsed(path.read_text()) == {SHAPE: BlockSizes(queries=64), found: sizes}
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,20 @@ def test_dropout_drawn_in_a_kernel_is_the_one_that_xla_draws(core):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("core", CORES)
+def test_steps_of_one_window_and_eight_positions_draw_the_dropout_of_their_own(core):
+    """19 positions are two whole blocks and three more; four windows of heads, two in each half of model 4."""
+    problem = Problem((1, 3, 19, 8, 64), masked=0.3, dropped=0.3)
+    cut = dict(interpret=True, block_sizes=BlockSizes(windows=1, positions=8))
+    assert_accurate(kernels, core, "float32", *problem.drawn(core), operands="float32", **cut)
+
+
+@pytest.mark.fast
+def test_the_public_names_are_there():
+    assert {*kernels.__all__} == {*CORES, "BlockSizes", "Keywords"}
+    assert all(hasattr(kernels, name) for name in kernels.__all__)
+
+
 @pytest.mark.parametrize("core", SOME_CORES)
 def test_kernels_can_be_mapped_over_another_axis(core):
     qkv, out, heads, _ = Problem((6, 3, 5, 4, 32)).arrays(core)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Key
+from jaxtyping import Array, Bool, Float, Float32, Key
 
 from vivit import dropout
 from vivit.dropout import DropoutSizes, Rates
@@ -110,13 +110,22 @@ def encode(
             layer_drops = dropout.layer_drops(layer_key, depth_rate, options.rates, sizes)
         layer_drops = layer_drops or (FactorisedBlockDrops() if attend is None else BlockDrops())
         captured = OrderedDict() if capturing else None
-        for attention in attentions(layer_params, layer_drops, attend, ops, layer):
+        *before, last = attentions(layer_params, layer_drops, attend, ops, layer)
+        for attention in before:
             tokens = attention_residual(tokens, *attention, captured, ops, layer, mask, **tape)
+        if in_place and ops.residual_dense_mlp is not None:
+            (norm, attention, attention_drops, *core), (mlp_norm, mlp) = last, (layer_params.mlp_norm, layer_params.mlp)
+            mixed, tokens = attended(tokens, norm, attention, attention_drops, core[0], None, ops, layer, mask, **tape)
+            return ops.residual_dense_mlp(
+                tokens, mixed, attention.out, attention_drops, mlp_norm, mlp, layer_drops.mlp, layer, **tape
+            ), None
+        tokens = attention_residual(tokens, *last, captured, ops, layer, mask, **tape)
         return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer, **tape), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
-    if options.remat != "none" and ops.scan is not None and not (options.unroll or capturing or drops.blocks):
-        tokens, captured = ops.scan(block, tokens, layers, mask, lean=options.remat == "lean"), None
+    in_place = ops.scan is not None and not (options.unroll or capturing or drops.blocks)
+    if in_place:
+        tokens, captured = ops.scan(block, tokens, layers, mask, remat=options.remat), None
     else:
         one_layer = partial(block, mask=mask)
         if options.remat != "none":
@@ -164,11 +173,27 @@ def attention_residual(
 
     tape: for the ops, if their scan gives one.
     """
-    captured = {} if capture is None else {"capture": capture}
     named = {} if capture is None else {"capture": capture, "name": name}
-    qkv, tokens = ops.norm_dense(tokens, norm, params.qkv, layer, **tape)
-    mixed = attend(qkv, layer.heads, mask=mask, dropout=drops.weights, **captured, **tape)
+    mixed, tokens = attended(tokens, norm, params, drops, attend, capture, ops, layer, mask, **tape)
     return ops.residual_dense(tokens, mixed, params.out, drops, layer, **named, **tape)
+
+
+def attended(
+    tokens: Float32[Array, "... n c"],
+    norm: LayerNorm,
+    params: Attention,
+    drops: AttentionDrops,
+    attend: Op,
+    capture: dict | None,
+    ops: Ops,
+    layer: LayerConfig,
+    mask: Bool[Array, "..."] | None,
+    **tape: Any,
+) -> tuple[Float[Array, "... n c"], Float32[Array, "... n c"]]:
+    """(attend(LN(z) W_qkv), the z that the residual adds)."""
+    captured = {} if capture is None else {"capture": capture}
+    qkv, tokens = ops.norm_dense(tokens, norm, params.qkv, layer, **tape)
+    return attend(qkv, layer.heads, mask=mask, dropout=drops.weights, **captured, **tape), tokens
 
 
 def mlp_residual(

@@ -33,6 +33,7 @@ def pallas(interpret: Any = False) -> Ops:
         factorised_dot_product=partial(_attend, kernels.factorised_dot_product, interpret=interpret),
         residual_dense=partial(_residual_dense, interpret=interpret),
         residual_mlp=partial(_residual_mlp, interpret=interpret),
+        residual_dense_mlp=partial(_residual_dense_mlp, interpret=interpret),
         scan=scan_in_place,
     )
 
@@ -80,6 +81,19 @@ def _residual_mlp(
         tokens, norm, params, layer.gelu, layer.epsilon, layer.dtype, interpret=interpret, tape=tape
     )
     return _dropped(tokens, added, drops.out, drops.depth)
+
+
+def _residual_dense_mlp(
+    tokens: jax.Array, x: jax.Array, params: Dense, drops: AttentionDrops, norm: LayerNorm, mlp: Mlp,
+    mlp_drops: MlpDrops, layer: LayerConfig, *, interpret: Any, tape: Tape | None = None,
+) -> jax.Array:  # fmt: skip
+    if any(multiplier is not None for multiplier in (drops.out, drops.depth, *mlp_drops)):
+        tokens = _residual_dense(tokens, x, params, drops, layer, interpret=interpret, tape=tape)
+        return _residual_mlp(tokens, norm, mlp, mlp_drops, layer, interpret=interpret, tape=tape)
+    tokens, x, params, norm, mlp = reverse_once((tokens, x, params, norm, mlp))
+    return dense.residual_dense_mlp(
+        tokens, x, params, norm, mlp, layer.gelu, layer.epsilon, layer.dtype, interpret=interpret, tape=tape
+    )
 
 
 def _dropped(tokens: jax.Array, added: jax.Array, *multipliers: jax.Array | None) -> jax.Array:

@@ -1,7 +1,7 @@
 """The scan over the layers whose kernels keep what the backward pass needs in stacks, in place.
 
 kernels/stacks.py says how. Kept is what the kernels' derivatives need, or, if lean, little of it. The weights are read
-out of their stacks in place too. Not here: what one layer does (encoder.py).
+out of their stacks in place too, where nothing is differentiated as well. Not here: what one layer does (encoder.py).
 """
 
 from collections.abc import Callable
@@ -22,23 +22,34 @@ def scan_in_place(
     layers: tuple,
     mask: Bool[Array, "..."] | None,
     *,
-    lean: bool = False,
+    remat: str = "none",
 ) -> Float32[Array, "... n c"]:
     """The tokens after all layers. Reverse mode only, once.
 
     block(tokens, layer, mask, **tape) → (tokens, …). layers: a tuple of trees of arrays [l ...], the parameters first;
-    the others have no gradient. lean: keep the tokens that enter a layer and what is dear to compute again.
+    the others have no gradient. remat: "lean": keep the tokens that enter a layer and what is dear to compute again;
+    "none": everything, as JAX does.
     """
     tokens, params = reverse_once((tokens, layers[0]))
-    return _scan(block, lean, tokens, params, layers[1:], mask)
+    return _scan(block, remat, tokens, params, layers[1:], mask)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _scan(block, lean, tokens, params, others, mask):
-    return jax.lax.scan(lambda tokens, layer: (block(tokens, layer, mask)[0], None), tokens, (params, *others))[0]
+def _scan(block, remat, tokens, params, others, mask):
+    def one_layer(tokens, numbered):
+        index, *others = numbered
+        own = jax.tree.map(lambda stack: Slice(stack, index), params)
+        return block(tokens, (own, *others), mask)[0], None
+
+    return jax.lax.scan(one_layer, tokens, _numbered(params, others))[0]
 
 
-def _forward(block, lean, tokens, params, others, mask):
+def _forward(block, remat, tokens, params, others, mask):
+    if remat == "none":
+        return jax.vjp(partial(_scan_by_jax, block, others, mask), tokens, params)
+
+    lean = remat == "lean"
+
     def one_layer(tokens, stacks, numbered):
         index, *others = numbered
         tape = Tape(stacks, index, lean=lean)
@@ -55,7 +66,14 @@ def _forward(block, lean, tokens, params, others, mask):
     return tokens, (stacks, params, others, mask)
 
 
-def _backward(block, lean, saved, cotangent):
+def _scan_by_jax(block, others, mask, tokens, params):
+    return jax.lax.scan(lambda tokens, layer: (block(tokens, layer, mask)[0], None), tokens, (params, *others))[0]
+
+
+def _backward(block, remat, saved, cotangent):
+    if remat == "none":
+        return *saved(cotangent), None, None
+    lean = remat == "lean"
     stacks, params, others, mask = saved
 
     def one_layer(carry, numbered):

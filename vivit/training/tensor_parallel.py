@@ -87,6 +87,7 @@ class _Sharded:
             residual_dense=self.residual_dense,
             residual_mlp=self.residual_mlp,
             multiple=parts if self.joint_split else 1,
+            residual_dense_mlp=None,
             scan=None,
         )
 
