@@ -34,8 +34,8 @@ class Kernel(NamedTuple):
         return re.sub(r"(\.\d+)+$", "", self.name)
 
     def is_like(self, other: "Kernel") -> bool:
-        """Returns whether another call is of the same kernel: computed again in a gradient, its name is "jvp_NAME_"."""
-        ours, theirs = (kernel.base.removeprefix("jvp_").rstrip("_") for kernel in (self, other))
+        """Whether another call is of the same kernel: in a gradient it is "jvp_NAME_" or "transpose_jvp_NAME__"."""
+        ours, theirs = (re.sub("^(transpose_)?jvp_", "", kernel.base).rstrip("_") for kernel in (self, other))
         return (ours, *self[1:]) == (theirs, *other[1:])
 
 

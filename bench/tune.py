@@ -34,7 +34,7 @@ CANDIDATES: dict[str, dict[str, tuple[int, ...]]] = {
         "keys_together": (640, 896, 1024),
         "queries": (264, 448),
         "queries_backward": (256, 512),
-        "keys_together_backward": (448, 1568),
+        "keys_together_backward": (448, 1568, 1584),
     },
     "spatial": {"windows": (1, 2, 3)},
     "temporal": {"positions": (8, 16, 24, 32), "windows": (1, 2, 3)},

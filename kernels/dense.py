@@ -66,7 +66,8 @@ def norm_dense(
     """LN(z) W + b in out_dtype, or in `dtype` if that is None.
 
     residual: return (LN(z) W + b, z), the z that the residual adds: its cotangent is then added in the kernel, which
-    costs nothing there, where a sum of two cotangents is a pass over HBM.
+    costs nothing there, where a sum of two cotangents is a pass over HBM. A lean tape keeps the first z that it sees,
+    the tokens that enter a layer: the kernel writes them on their way.
     """
     out_dtype = np.dtype(out_dtype or dtype)
     if tokens.size == 0:
@@ -74,16 +75,22 @@ def norm_dense(
         return (out, tokens) if residual else out
     blocks = block_sizes or DenseBlockSizes()
     options = DenseOptions(dtype, blocks, interpret, epsilon, out_dtype=out_dtype, residual=residual, tape=tape)
+    if tape is not None and tape.lean and tape.place == 0:
+        if not tape.full:
+            out, *_, entering = _norm_project(tokens, norm, dense, options, entering=True)
+            return (out, entering) if residual else out
+        (entering,) = tape.keep([tokens], lambda slices: slices)
+        tokens = entering.reshape(*tokens.shape)._replace(stand_in=tokens)
     return _norm_dense(tokens, norm, dense, options)
 
 
 def _norm_dense_primal(tokens, norm: LayerNorm, dense: Dense, options: DenseOptions):
-    out, _, _ = _norm_project(tokens, norm, dense, options)
+    out, *_ = _norm_project(tokens, norm, dense, options)
     return (out, tokens) if options.residual else out
 
 
 def _norm_dense_forward(tokens, norm, dense, options):
-    out, normal, inverse = _norm_project(tokens, norm, dense, options, statistics=True)
+    out, normal, inverse, _ = _norm_project(tokens, norm, dense, options, statistics=True)
     return (out, tokens) if options.residual else out, (normal, inverse, norm, dense)
 
 
@@ -97,13 +104,16 @@ def _norm_dense_backward(options, saved, cotangent):
 _norm_dense = stacks.differentiable(_norm_dense_forward, _norm_dense_backward, (3,), _norm_dense_primal)
 
 
-def _norm_project(tokens, norm, dense, options, *, statistics: bool = False):
-    """LN(z) W + b, and x̂ and 1/σ if `statistics`, else None. A tape's 1/σ has copies in all lanes, as it is stored."""
+def _norm_project(tokens, norm, dense, options, *, statistics: bool = False, entering: bool = False):
+    """LN(z) W + b, x̂ and 1/σ if `statistics`, and the z that a lean tape keeps if `entering`; else None.
+
+    A tape's 1/σ has copies in all lanes, as it is stored.
+    """
     c, f = dense.kernel.shape
     operand = chip.operand_dtype(options.dtype)
     out_bytes = np.dtype(options.out_dtype).itemsize
     inverses = 1 if options.tape is None else tiling.LANES
-    kept_bytes = 2 * (c * operand.itemsize + tiling.LANES * 4) if statistics else 0
+    kept_bytes = 2 * (c * operand.itemsize + tiling.LANES * 4) if statistics else 8 * c if entering else 0
 
     def bytes_of(columns):
         return 12 * c + 2 * columns * out_bytes + kept_bytes, c * columns * operand.itemsize
@@ -121,25 +131,29 @@ def _norm_project(tokens, norm, dense, options, *, statistics: bool = False):
             blocks.spec(width, lambda k, i, j: (i, j, k)),
             blocks.spec(c, tiling.after_tiles) if statistics else None,
             blocks.spec(inverses, tiling.after_tiles) if statistics else None,
+            blocks.spec(c, tiling.after_tiles) if entering else None,
         ],
         out_shape=[
             blocks.array(f, options.out_dtype),
             blocks.array(c, operand) if statistics else None,
             blocks.array(inverses, np.float32) if statistics else None,
+            blocks.array(c, tokens.dtype) if entering else None,
         ],
-        compiler_params=tiling.compiler(*["arbitrary" if statistics else "parallel"] * 3),
+        compiler_params=tiling.compiler(*["arbitrary" if statistics or entering else "parallel"] * 3),
         interpret=options.interpret,
         name="norm_dense",
         tape=options.tape,
-        keep=options.keep,
+        keep=[False, True] if entering else options.keep,
     )(blocks.view(tokens), *_lines(norm), *_operands(dense, operand, options))
     return [None if out is None else out.reshape(*tokens.shape[:-1], out.shape[-1]) for out in outs]
 
 
 def _norm_dense_kernel(
-    tokens, scale, bias, kernel, dense_bias, out, normal_out, inverse_out, *, epsilon: float, form: str
+    tokens, scale, bias, kernel, dense_bias, out, normal_out, inverse_out, entering_out, *, epsilon: float, form: str
 ):
     for part in tiling.parts(*tokens.shape[:2]):
+        if entering_out is not None:
+            tiling.store(entering_out, part, tiling.load(tokens, part))
         normal, inverse = _normal(tiling.load(tokens, part), epsilon)
         if normal_out is not None:
             tiling.store(normal_out, part, normal)
@@ -219,6 +233,7 @@ def _residual_project(tokens, x, dense: Dense, options: DenseOptions):
         name="residual_dense",
         tape=options.tape,
         keep=options.keep,
+        in_place=_in_place(blocks, options),
     )(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options))
     return out.reshape(*tokens.shape)
 
@@ -340,7 +355,7 @@ def _residual_both(tokens, x, dense, norm, mlp, options, *, between: bool):
         name="residual_dense_mlp",
         tape=options.tape,
         keep=[False, True][: 1 + between],
-        in_place=options.interpret is False or blocks.length % blocks.rows == 0,  # else JAX's simulation of a TPU fails
+        in_place=_in_place(blocks, options),
     )(
         *(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options)),
         *(*_lines(norm), *_operands(mlp.hidden, operand, options), *_operands(mlp.out, operand, options)),
@@ -359,6 +374,11 @@ def _residual_both_kernel(
         normal, _ = _normal(between, epsilon)
         hidden = _product(normal * scale[...] + norm_bias[...], hidden_kernel) + hidden_bias[...]
         tiling.store(out, part, between + (_product(gelu(hidden, form), out_kernel) + out_bias[...]))
+
+
+def _in_place(blocks: tiling.Blocks, options: DenseOptions) -> bool:
+    """Whether a residual is added where its tokens lie. JAX's simulation of a TPU fails if blocks hang over."""
+    return options.interpret is False or blocks.length % blocks.rows == 0
 
 
 def _mlp_vjp(tokens, norm, mlp, dy, options):

@@ -103,9 +103,9 @@ class Tape:
             self.stacks[first : self.place] = [written.stack for written in slices]
         return slices
 
-    def keep_array(self, values: jax.Array, *, dear: bool = False) -> Any:
-        """The Slice of what XLA computes, which it writes in place itself."""
-        if self.lean and not dear:
+    def keep_array(self, values: jax.Array) -> Any:
+        """The Slice of what XLA computes, which it writes in place itself; if lean, nothing is kept."""
+        if self.lean:
             return values
 
         def write(slices: list[Slice]) -> list[Slice]:

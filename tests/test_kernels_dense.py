@@ -20,7 +20,7 @@ from vivit.kernels import chip, dense
 from vivit.kernels.tiling import DenseBlockSizes
 from vivit.reference import gradients
 from vivit.reference import layers as reference
-from vivit.reference.params import Dense, LayerNorm, Mlp, convert
+from vivit.reference.params import Dense, LayerNorm, Mlp
 
 EPSILON = 1e-6
 NAMES = ("norm_dense", "norm_dense_residual", "residual_dense", "residual_dense_mlp_erf", "residual_mlp_tanh")
@@ -240,6 +240,6 @@ def test_cotangents_have_the_dtypes_of_their_arguments(name):
     (tokens, x, params), cotangent = Problem(name).arrays()
     if name.startswith("residual_dense"):
         x = jnp.asarray(x, "bfloat16")
-    arguments = tokens, x, convert(params, lambda _, leaf: jnp.asarray(leaf, "bfloat16"))
+    arguments = tokens, x, jax.tree.map(lambda leaf: jnp.asarray(leaf, "bfloat16"), params)
     _, cotangents = value_and_gradient(Problem(name).ours(interpret=True), arguments, cotangent)
     assert jax.tree.map(lambda leaf: leaf.dtype, cotangents) == jax.tree.map(lambda leaf: leaf.dtype, arguments)

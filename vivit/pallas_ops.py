@@ -1,9 +1,10 @@
 """A layer through the Pallas TPU kernels.
 
 XLA's form (layers.py, attention.py) makes a pass over HBM for every layer norm, bias, activation and residual, and
-copies [b t s c] to another layout around each product when s is no multiple of 8. Here a layer is six kernels that read
-and write tokens as they lie. On a TPU v3 query, key and value stay float32 between kernels, since its matrix unit takes
-nothing else and casts cost more than HBM's traffic.
+copies [b t s c] to another layout around each product when s is no multiple of 8. Here a layer is five kernels, or
+three where VMEM holds the weights of its last three products, that read and write tokens as they lie. On a TPU v3
+query, key and value stay float32 between kernels, since its matrix unit takes nothing else and casts cost more than
+HBM's traffic.
 """
 
 from collections.abc import Callable
@@ -59,15 +60,15 @@ def _attend(
 
 def _residual_dense(
     tokens: jax.Array, x: jax.Array, params: Dense, drops: AttentionDrops, layer: LayerConfig, *, interpret: Any,
-    tape: Tape | None = None,
+    tape: Tape | None = None, keep: bool = False,
 ) -> jax.Array:  # fmt: skip
+    """keep: in the tape, for the MLP; an attention that follows keeps x̂ instead."""
     tokens, x, params = reverse_once((tokens, x, params))
     dropping = drops.out is not None or drops.depth is not None
-    added = dense.residual_dense(tokens, x, params, layer.dtype, interpret=interpret, tape=tape, keep=not dropping)
-    if not dropping:
-        return added
+    alone = keep and not dropping
+    added = dense.residual_dense(tokens, x, params, layer.dtype, interpret=interpret, tape=tape, keep=alone)
     out = _dropped(tokens, added, drops.out, drops.depth)
-    return out if tape is None else tape.keep_array(out)
+    return tape.keep_array(out) if tape is not None and keep and dropping else out
 
 
 def _residual_mlp(
@@ -88,7 +89,7 @@ def _residual_dense_mlp(
     mlp_drops: MlpDrops, layer: LayerConfig, *, interpret: Any, tape: Tape | None = None,
 ) -> jax.Array:  # fmt: skip
     if any(multiplier is not None for multiplier in (drops.out, drops.depth, *mlp_drops)):
-        tokens = _residual_dense(tokens, x, params, drops, layer, interpret=interpret, tape=tape)
+        tokens = _residual_dense(tokens, x, params, drops, layer, interpret=interpret, tape=tape, keep=True)
         return _residual_mlp(tokens, norm, mlp, mlp_drops, layer, interpret=interpret, tape=tape)
     tokens, x, params, norm, mlp = reverse_once((tokens, x, params, norm, mlp))
     return dense.residual_dense_mlp(

@@ -48,13 +48,9 @@ def _forward(block, remat, tokens, params, others, mask):
     if remat == "none":
         return jax.vjp(partial(_scan_by_jax, block, others, mask), tokens, params)
 
-    lean = remat == "lean"
-
     def one_layer(tokens, stacks, numbered):
         index, *others = numbered
-        tape = Tape(stacks, index, lean=lean)
-        if lean:
-            tokens = tape.keep_array(tokens, dear=True)
+        tape = Tape(stacks, index, lean=remat == "lean")
         own = jax.tree.map(lambda stack: Slice(stack, index), params)
         tokens, _ = block(tokens, (own, *others), mask, tape=tape)
         return tokens, tape.stacks
@@ -73,7 +69,6 @@ def _scan_by_jax(block, others, mask, tokens, params):
 def _backward(block, remat, saved, cotangent):
     if remat == "none":
         return *saved(cotangent), None, None
-    lean = remat == "lean"
     stacks, params, others, mask = saved
 
     def one_layer(carry, numbered):
@@ -82,9 +77,7 @@ def _backward(block, remat, saved, cotangent):
 
         def layer(tokens, stand_ins):
             own = jax.tree.map(lambda stack, stand_in: Slice(stack, index, stand_in), params, stand_ins)
-            tape = Tape(stacks, index, full=True, lean=lean)
-            if lean:
-                tokens = tape.keep_array(tokens, dear=True)
+            tape = Tape(stacks, index, full=True, lean=remat == "lean")
             return block(tokens, (own, *others), mask, tape=tape)[0]
 
         stand_ins = jax.tree.map(lambda stack: jnp.zeros(stack.shape[1:], stack.dtype), params)
