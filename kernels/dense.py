@@ -48,6 +48,7 @@ class DenseOptions(NamedTuple):
     residual: bool = False
     tape: Tape | None = None
     keep: bool = True
+    in_place: bool = False
 
 
 def norm_dense(
@@ -77,10 +78,10 @@ def norm_dense(
     options = DenseOptions(dtype, blocks, interpret, epsilon, out_dtype=out_dtype, residual=residual, tape=tape)
     if tape is not None and tape.lean and tape.place == 0:
         if not tape.full:
-            out, *_, entering = _norm_project(tokens, norm, dense, options, entering=True)
-            return (out, entering) if residual else out
-        (entering,) = tape.keep([tokens], lambda slices: slices)
-        tokens = entering.reshape(*tokens.shape)._replace(stand_in=tokens)
+            out, *_, kept = _norm_project(tokens, norm, dense, options, entering=True)
+            return (out, kept) if residual else out
+        (kept,) = tape.keep([tokens], lambda slices: slices)
+        return _norm_dense(kept.reshape(*tokens.shape)._replace(stand_in=tokens), norm, dense, options)
     return _norm_dense(tokens, norm, dense, options)
 
 
@@ -104,7 +105,7 @@ def _norm_dense_backward(options, saved, cotangent):
 _norm_dense = stacks.differentiable(_norm_dense_forward, _norm_dense_backward, (3,), _norm_dense_primal)
 
 
-def _norm_project(tokens, norm, dense, options, *, statistics: bool = False, entering: bool = False):
+def _norm_project(tokens, norm, dense, options, *, statistics: bool = False, entering: bool = False) -> list[Any]:
     """LN(z) W + b, x̂ and 1/σ if `statistics`, and the z that a lean tape keeps if `entering`; else None.
 
     A tape's 1/σ has copies in all lanes, as it is stored.
@@ -233,7 +234,6 @@ def _residual_project(tokens, x, dense: Dense, options: DenseOptions):
         name="residual_dense",
         tape=options.tape,
         keep=options.keep,
-        in_place=_in_place(blocks, options),
     )(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options))
     return out.reshape(*tokens.shape)
 
@@ -295,13 +295,15 @@ def residual_dense_mlp(
     block_sizes: DenseBlockSizes | None = None,
     interpret: Any = False,
     tape: Tape | None = None,
+    in_place: bool = False,
 ) -> Float32[Array, "... n c"]:
     """`residual_dense`, then `residual_mlp`: the end of a layer, in one kernel if all of its weights fit in VMEM.
 
-    A tape keeps what is between the two.
+    A tape keeps what is between the two. in_place: that kernel writes where the tokens lie; XLA copies them first if
+    anybody else reads them.
     """
     blocks = block_sizes or DenseBlockSizes()
-    options = DenseOptions(dtype, blocks, interpret, epsilon, form, tape=tape)
+    options = DenseOptions(dtype, blocks, interpret, epsilon, form, tape=tape, in_place=in_place)
     lean = tape is not None and tape.lean  # the MLP would be computed again for what is before it
     if tokens.size == 0 or lean or not tiling.fits(tokens.shape, *_bytes_of_both(x, dense, mlp, options), blocks):
         tokens = residual_dense(tokens, x, dense, dtype, block_sizes=blocks, interpret=interpret, tape=tape)
@@ -355,7 +357,8 @@ def _residual_both(tokens, x, dense, norm, mlp, options, *, between: bool):
         name="residual_dense_mlp",
         tape=options.tape,
         keep=[False, True][: 1 + between],
-        in_place=_in_place(blocks, options),
+        # JAX's simulation of a TPU fails if blocks hang over
+        in_place=options.in_place and (options.interpret is False or blocks.length % blocks.rows == 0),
     )(
         *(blocks.view(tokens), blocks.view(x), *_operands(dense, operand, options)),
         *(*_lines(norm), *_operands(mlp.hidden, operand, options), *_operands(mlp.out, operand, options)),
@@ -374,11 +377,6 @@ def _residual_both_kernel(
         normal, _ = _normal(between, epsilon)
         hidden = _product(normal * scale[...] + norm_bias[...], hidden_kernel) + hidden_bias[...]
         tiling.store(out, part, between + (_product(gelu(hidden, form), out_kernel) + out_bias[...]))
-
-
-def _in_place(blocks: tiling.Blocks, options: DenseOptions) -> bool:
-    """Whether a residual is added where its tokens lie. JAX's simulation of a TPU fails if blocks hang over."""
-    return options.interpret is False or blocks.length % blocks.rows == 0
 
 
 def _mlp_vjp(tokens, norm, mlp, dy, options):
@@ -610,11 +608,11 @@ def _cast(kernel, dtype: np.dtype, options: DenseOptions):
     d, f = kernel.shape
     rows = pl.BlockSpec((min(d, CAST_ROWS), f), lambda i: (i, 0))
 
-    def cast(kernel, out):
+    def body(kernel, out):
         out[...] = kernel[...].astype(out.dtype)
 
     return stacks.pallas_call(
-        cast,
+        body,
         grid=(pl.cdiv(d, CAST_ROWS),),
         in_specs=[rows],
         out_specs=rows,

@@ -216,7 +216,8 @@ def pallas_call(
         return [result if x is None else x._replace(stack=result) for x, result in results]
 
     def call(*operands: Any) -> Any:
-        results = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]  # of a full tape: nobody reads the others
+        # of a full tape nobody reads the others
+        results: list[Any] = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
 
         def write(slices: list[Slice]) -> list[Slice]:
             places = dict(zip(kept, slices, strict=True))

@@ -113,19 +113,19 @@ def encode(
         *before, last = attentions(layer_params, layer_drops, attend, ops, layer)
         for attention in before:
             tokens = attention_residual(tokens, *attention, captured, ops, layer, mask, **tape)
-        if in_place and ops.residual_dense_mlp is not None:
-            (norm, attention, attention_drops, *core), (mlp_norm, mlp) = last, (layer_params.mlp_norm, layer_params.mlp)
-            mixed, tokens = attended(tokens, norm, attention, attention_drops, core[0], None, ops, layer, mask, **tape)
-            return ops.residual_dense_mlp(
-                tokens, mixed, attention.out, attention_drops, mlp_norm, mlp, layer_drops.mlp, layer, **tape
-            ), None
+        if scan is not None and ops.residual_dense_mlp is not None:
+            norm, attention, attention_drops, core, _ = last
+            mixed, tokens = attended(tokens, norm, attention, attention_drops, core, None, ops, layer, mask, **tape)
+            weights = attention.out, attention_drops, layer_params.mlp_norm, layer_params.mlp, layer_drops.mlp
+            # the tokens of the loop come back where they were: after an attention they lie elsewhere
+            return ops.residual_dense_mlp(tokens, mixed, *weights, layer, in_place=not before, **tape), None
         tokens = attention_residual(tokens, *last, captured, ops, layer, mask, **tape)
         return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer, **tape), captured
 
     layers = (params.blocks, layer_keys, dropout.depth_rates(options.rates, count), drops.blocks)
-    in_place = ops.scan is not None and not (options.unroll or capturing or drops.blocks)
-    if in_place:
-        tokens, captured = ops.scan(block, tokens, layers, mask, remat=options.remat), None
+    scan = None if options.unroll or capturing or drops.blocks else ops.scan
+    if scan is not None:
+        tokens, captured = scan(block, tokens, layers, mask, remat=options.remat), None
     else:
         one_layer = partial(block, mask=mask)
         if options.remat != "none":

@@ -24,8 +24,8 @@ class Ops(NamedTuple):
     residual_dense: (tokens, x, Dense, drops, layer) → z + x W + b.
     residual_mlp: (tokens, LayerNorm, Mlp, drops, layer) → z + MLP(LN(z)).
     layer_norm: (tokens, LayerNorm, epsilon).
-    residual_dense_mlp: (tokens, x, Dense, drops, LayerNorm, Mlp, drops, layer) → the last two residuals of a layer, in
-    `scan`; None: one after the other.
+    residual_dense_mlp: (tokens, x, Dense, drops, LayerNorm, Mlp, drops, layer, *, in_place) → the last two residuals of
+    a layer, in `scan`; in_place: where the tokens lie. None: one after the other.
     To capture stages, the attentions, residual_dense and residual_mlp also get `capture`, which kernels do not accept.
     multiple: encoders pad sequences to a multiple of it; it is 1 except for `joint` on several devices.
     scan: (block, tokens, layers, mask, *, remat) → tokens: a loop over the layers in which the ops keep what the

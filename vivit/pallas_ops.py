@@ -86,15 +86,16 @@ def _residual_mlp(
 
 def _residual_dense_mlp(
     tokens: jax.Array, x: jax.Array, params: Dense, drops: AttentionDrops, norm: LayerNorm, mlp: Mlp,
-    mlp_drops: MlpDrops, layer: LayerConfig, *, interpret: Any, tape: Tape | None = None,
+    mlp_drops: MlpDrops, layer: LayerConfig, *, interpret: Any, in_place: bool, tape: Tape | None = None,
 ) -> jax.Array:  # fmt: skip
     if any(multiplier is not None for multiplier in (drops.out, drops.depth, *mlp_drops)):
         tokens = _residual_dense(tokens, x, params, drops, layer, interpret=interpret, tape=tape, keep=True)
         return _residual_mlp(tokens, norm, mlp, mlp_drops, layer, interpret=interpret, tape=tape)
     tokens, x, params, norm, mlp = reverse_once((tokens, x, params, norm, mlp))
     return dense.residual_dense_mlp(
-        tokens, x, params, norm, mlp, layer.gelu, layer.epsilon, layer.dtype, interpret=interpret, tape=tape
-    )
+        tokens, x, params, norm, mlp, layer.gelu, layer.epsilon, layer.dtype,
+        interpret=interpret, tape=tape, in_place=in_place,
+    )  # fmt: skip
 
 
 def _dropped(tokens: jax.Array, added: jax.Array, *multipliers: jax.Array | None) -> jax.Array:
