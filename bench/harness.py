@@ -48,14 +48,16 @@ def parser(name: str, doc: str | None, example: str = "") -> Parser:
 def report(tables: Sequence[Table], notes: Sequence[str], options: argparse.Namespace, values: Any = None) -> None:
     """Prints tables and notes; or with --json the values as JSON, which -o writes as well.
 
-    options: with those of add_json (vivit.cli.arguments), or without.
+    options: with those of add_json (vivit.cli.arguments), or without. values: None if there is no JSON: -o is then the
+    program's own.
     """
-    text = json.dumps(values, indent=1) + "\n"
-    if getattr(options, "output", None) is not None:
-        write_text(options.output, text)
-    if getattr(options, "json", False):
-        print(text, end="")
-        return
+    if values is not None:
+        text = json.dumps(values, indent=1) + "\n"
+        if options.output is not None:
+            write_text(options.output, text)
+        if options.json:
+            print(text, end="")
+            return
     out = console()
     for table in tables:
         show(table, out)

@@ -62,6 +62,7 @@ def _tests(*names: str, options: str = DEFAULT, words: str = "") -> str:
     return " ".join([*(f"tests/test_{name}.py" for name in names), options, *([f"-k '{words}'"] if words else [])])
 
 
+_CORES = ("conformance_kernels", "kernels_attention")
 _IN_STACKS = "interpreter or lean_step"
 _IN_BLOCKS = "small_blocks or 512 or long_sequences or block_sizes1 or under_dropout or whatever"
 GROUPS = {
@@ -87,16 +88,16 @@ GROUPS = {
         "kernels/block_sizes.py": _tests("block_sizes"),
         "kernels/chip.py": _tests("kernels_compile"),
         "kernels/dense.py": _tests("kernels_dense", "kernels_compile", words=f"dense or {_IN_STACKS}"),
-        "kernels/factorised.py": _tests("conformance_kernels", "kernels_attention", options="", words="factorised"),
+        "kernels/factorised.py": _tests(*_CORES, options="", words="factorised"),
         "kernels/flash.py": _tests(
-            "conformance_kernels", "kernels_attention", "block_sizes",
+            *_CORES, "block_sizes",
             options="", words=f"({_IN_BLOCKS}) and not (spatial or temporal or factorised)",
         ),
-        "kernels/heads.py": _tests("conformance_kernels", "kernels_attention"),
-        "kernels/softmax_av.py": _tests("conformance_kernels", "kernels_attention"),
-        "kernels/spatial.py": _tests("conformance_kernels", "kernels_attention", words="spatial or heads_of"),
+        "kernels/heads.py": _tests(*_CORES),
+        "kernels/softmax_av.py": _tests(*_CORES),
+        "kernels/spatial.py": _tests(*_CORES, words="spatial or heads_of"),
         "kernels/stacks.py": _tests("kernels_compile", words=_IN_STACKS),
-        "kernels/temporal.py": _tests("conformance_kernels", "kernels_attention", words="temporal"),
+        "kernels/temporal.py": _tests(*_CORES, words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
     "model": Group(0.9, {

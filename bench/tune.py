@@ -67,17 +67,17 @@ def main(arguments: Sequence[str]) -> int:
     asked.add_argument("--workload", nargs="+", default=list(SHAPES), choices=SHAPES, metavar="NAME")
     asked.add_argument("--shape", type=_shape, metavar="B,T,S,C,H", help="of one workload; joint: T is 1")
     asked.add_argument("--dtype", choices=("float32", "bfloat16"), help="default: bfloat16, on v3 float32")
-    asked.add_argument("-o", dest="table", type=Path, default=TABLE, metavar="FILE", help="default: the kernels' table")
+    asked.add_argument("-o", "--output", type=Path, default=TABLE, metavar="FILE", help="default: the kernels' table")
     asked.add_argument("--worker", nargs=2, metavar=("CHIP", "FOLDER"), help=argparse.SUPPRESS)
     options = asked.parse_args(arguments)
     if options.worker:
         return _work(*options.worker)
     if options.shape and len(options.workload) > 1:
         asked.error("--shape needs one --workload")
-    check_writable(options.table, suffixes=(".json",))
+    check_writable(options.output, suffixes=(".json",))
     shapes = dict.fromkeys(options.workload, (options.shape[:3],)) if options.shape else SHAPES
     channels, heads = options.shape[3:] if options.shape else (768, 12)
-    rows = parsed(options.table.read_text("utf-8")) if options.table.exists() else {}
+    rows = parsed(options.output.read_text("utf-8")) if options.output.exists() else {}
     shown = []
     for chip in options.chip or [_attached()]:
         dtype = options.dtype or ("bfloat16" if chip not in CHIPS or CHIPS[chip].bfloat16_operands else "float32")
@@ -88,10 +88,10 @@ def main(arguments: Sequence[str]) -> int:
             rows.pop(shape, None)
             if found.cost < (1 - GAIN) * found.usual:
                 rows[shape] = found.sizes
-            write_text(options.table, written(rows))  # what was found is kept if a later search is stopped
+            write_text(options.output, written(rows))  # what was found is kept if a later search is stopped
             shown.append(_cells(shape, found, "Mcycles" if options.chip else "ms"))
     columns = ("chip", "core", "tokens", "channels, heads", "dtype", "sizes", "unit", "usual", "searched", "ratio")
-    report([Table(columns, shown, texts=7)], [f"The table is {options.table}.", MEANING], options)
+    report([Table(columns, shown, texts=7)], [f"The table is {options.output}.", MEANING], options)
     return 0
 
 

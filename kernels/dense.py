@@ -37,7 +37,9 @@ EARLY = 2 * tiling.LANES  # columns of dy W₂ᵀ that come first: the layer nor
 
 
 class DenseOptions(NamedTuple):
-    """What is known when compiling. residual: norm_dense returns its tokens too. keep: the tape keeps the result."""
+    """What is known when compiling. residual: norm_dense returns its tokens too. keep: the tape keeps the result.
+    in_place: residual_dense_mlp writes where its tokens lie.
+    """
 
     dtype: str
     blocks: DenseBlockSizes

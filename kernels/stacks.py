@@ -216,20 +216,20 @@ def pallas_call(
         return [result if x is None else x._replace(stack=result) for x, result in results]
 
     def call(*operands: Any) -> Any:
-        # of a full tape nobody reads the others
-        results: list[Any] = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes]
+        full = tape is not None and tape.full  # nobody reads what it did not keep
+        results: list[Any] = [jnp.zeros(shape.shape, shape.dtype) for shape in shapes] if full else []
 
         def write(slices: list[Slice]) -> list[Slice]:
             places = dict(zip(kept, slices, strict=True))
             results[:] = run(operands, [places.get(i) for i in range(len(shapes))])
             return [results[i] for i in kept]
 
-        if tape is None or not (kept or tape.full):
-            write([])
-        elif kept:
+        if tape is not None and kept:
             slices = tape.keep([shapes[i] for i in kept], write, again=again)
             for i, of in zip(kept, slices, strict=True):
                 results[i] = of
+        elif not full:
+            write([])
         return jax.tree.unflatten(tree, results)
 
     return call

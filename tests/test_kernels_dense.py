@@ -149,13 +149,13 @@ def test_every_kernel_and_its_gradient_are_as_accurate_as_the_plain_formulation(
     assert_accurate(Problem(name, dtype, shape, seed))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_operands_rounded_to_bfloat16_are_as_accurate(name, native_operands):
     assert_accurate(Problem(name, "bfloat16"))
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_blocks_of_rows_and_tiles_of_columns_change_nothing(name):
     assert_accurate(Problem(name, shape=TILED), block_sizes=TILES)
 
@@ -189,7 +189,7 @@ def test_weights_that_vmem_does_not_hold_come_in_tiles(name, monkeypatch):
     assert_accurate(Problem(name, shape=((2,), 37, 128, 384)))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_an_empty_batch_gives_an_empty_result(name):
     problem = Problem(name, shape=((0, 3), 5, 30, 17))
     arguments, cotangent = problem.arrays()
@@ -199,7 +199,7 @@ def test_an_empty_batch_gives_an_empty_result(name):
     assert not any(leaf.any() for leaf in jax.tree.leaves(cotangents))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ALL_NAMES)
 def test_memory_that_nobody_wrote_reaches_no_result(name):
     shape = ((2, 3), 7, 80, 130)  # not whole tiles in any direction
     assert_accurate(Problem(name, shape=shape), pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True))

@@ -117,7 +117,7 @@ def encode(
             norm, attention, attention_drops, core, _ = last
             mixed, tokens = attended(tokens, norm, attention, attention_drops, core, None, ops, layer, mask, **tape)
             weights = attention.out, attention_drops, layer_params.mlp_norm, layer_params.mlp, layer_drops.mlp
-            # the tokens of the loop come back where they were: after an attention they lie elsewhere
+            # in place where the operand is the loop's own tokens; those of another attention lie elsewhere
             return ops.residual_dense_mlp(tokens, mixed, *weights, layer, in_place=not before, **tape), None
         tokens = attention_residual(tokens, *last, captured, ops, layer, mask, **tape)
         return mlp_residual(tokens, layer_params, layer_drops.mlp, captured, ops, layer, **tape), captured

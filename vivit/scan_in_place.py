@@ -1,7 +1,7 @@
 """The scan over the layers whose kernels keep what the backward pass needs in stacks, in place.
 
 kernels/stacks.py says how. Kept is what the kernels' derivatives need, or, if lean, little of it. The weights are read
-out of their stacks in place too, where nothing is differentiated as well. Not here: what one layer does (encoder.py).
+out of their stacks in place, too, in every forward pass. Not here: what one layer does (encoder.py).
 """
 
 from collections.abc import Callable
