@@ -28,9 +28,9 @@ from vivit.kernels.chip import name as chip_name
 from vivit.kernels.chip import vmem_bytes
 from vivit.layers import LayerConfig
 from vivit.pallas_ops import PALLAS
-from vivit.reference.config import named
+from vivit.reference.config import Config, named
 from vivit.reference.dropout import AttentionDrops, MlpDrops
-from vivit.reference.params import Attention, Dense, LayerNorm, Mlp, convert, shapes
+from vivit.reference.params import Attention, Dense, LayerNorm, Mlp, Params, convert, shapes
 
 CHIPS = {"v3": "v3:2x2", "v4": "v4:2x2x1", "v5e": "v5e:2x2", "v6e": "v6e:2x2"}
 C, HEADS = 768, 12  # ViViT-B
@@ -52,6 +52,13 @@ def row_major(chip: str, shape: tuple[int, ...], dtype: str) -> tuple[jax.ShapeD
     """An argument in the layout in which kernels hand tokens to one another."""
     sharding = NamedSharding(mesh_of(chip), PartitionSpec())
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding), Format(Layout(tuple(range(len(shape)))), sharding)
+
+
+def abstract(config: Config, chip: str) -> tuple[Params, NamedSharding]:
+    """Parameters in float32 on a chip, and where they are."""
+    sharding = NamedSharding(mesh_of(chip), PartitionSpec())
+    leaf = partial(jax.ShapeDtypeStruct, dtype="float32", sharding=sharding)
+    return convert(shapes(config), lambda _, one: leaf(one.shape)), sharding
 
 
 def copies(text: str) -> list[str]:
@@ -194,8 +201,7 @@ def test_a_forward_reads_its_weights_in_place_and_copies_no_tokens(chip):
     """Of all layers at once, or of one, nothing but kernels makes the MLP's weights."""
     c, layers = 128, 3
     config = replace(named("vivit-b/16x2-fe"), channels=c, heads=2, hidden=3 * c, layers=layers, temporal_layers=1)
-    sharding = NamedSharding(mesh_of(chip), PartitionSpec())
-    params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, "float32", sharding=sharding))
+    params, sharding = abstract(config, chip)
     clip = jax.ShapeDtypeStruct((1, 16, 196, 1536), "uint8", sharding=sharding)
     with jax.set_mesh(mesh_of(chip)):
         forward = jax.jit(partial(vivit.forward, config=config, dtype="bfloat16", attention=PALLAS))
@@ -213,8 +219,7 @@ def test_kernels_read_and_write_the_stacks_of_a_step_in_place(chip):
     """No instruction but the loops and kernels makes a stack of tokens [layers ...], and none takes a layer out."""
     c, layers = 128, 3
     config = replace(named("vivit-b/16x2-fe"), channels=c, heads=2, hidden=2 * c, layers=layers, temporal_layers=0)
-    sharding = NamedSharding(mesh_of(chip), PartitionSpec())
-    params = convert(shapes(config), lambda _, leaf: jax.ShapeDtypeStruct(leaf.shape, "float32", sharding=sharding))
+    params, sharding = abstract(config, chip)
     clip = jax.ShapeDtypeStruct((1, 32, 224, 224, 3), "uint8", sharding=sharding)
 
     def loss(params, clip):
