@@ -2,10 +2,11 @@
 
 A mutant is one changed operator, constant, condition, keyword, statement or result (bench/mutation.py). It is made
 while its module is imported (bench/mutant_hook.py): no file is changed. For each, the tests of its file (GROUPS) run in
-a fresh process with a time limit; what JAX compiles for these tests where nothing is changed is kept for them. The
-order is drawn from --seed; each result is a line of --results, and a run that was killed goes on from there. Mutants
-that no test can find are listed in bench/equal_mutants.toml with the reason, by the text of their line: an edit of the
-line makes the entry void, and a test fails.
+a fresh process with a time limit. They first run where nothing is changed: what JAX compiles for them is kept, and of
+a mutant's tests those that reach its function run first, the quickest first. The order of mutants is drawn from --seed;
+each result is a line of --results, and a run that was killed goes on from there. Mutants that no test can find are
+listed in bench/equal_mutants.toml with the reason, by the text of their line: an edit of the line makes the entry void,
+and a test fails.
 
 Why no tool: mutmut leaves decorated functions alone, and what is jitted is decorated; cosmic-ray writes into the source
 files, and has one command for all of them.
@@ -226,19 +227,26 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
     limits = dict.fromkeys(files.values(), LONGEST) if passed else {}
     locks = {tests: threading.Lock() for tests in files.values()}
     folder = tempfile.TemporaryDirectory(prefix="vivit-mutants-")
-    compiled = {tests: {"JAX_COMPILATION_CACHE_DIR": f"{folder.name}/{index}"} for index, tests in enumerate(locks)}
+    kept = {
+        tests: {
+            "JAX_COMPILATION_CACHE_DIR": f"{folder.name}/{index}",
+            "VIVIT_REACHED": f"{folder.name}/{index}.json",
+        }
+        for index, tests in enumerate(locks)
+    }
     places = {file: {mutant: index for index, mutant in enumerate(of_file(file))} for file in files}
 
     def one(mutant: Mutant) -> Result | None:
         tests = files[mutant.file]
         with locks[tests]:
             if tests not in limits and time.monotonic() < end:
-                limits[tests] = STARTING + SLOWER * _unchanged(tests, compiled[tests] | KEEP)
+                record = os.pathsep.join(str(ROOT / file) for file in files if files[file] == tests)
+                limits[tests] = STARTING + SLOWER * _unchanged(tests, {"VIVIT_RECORD": record, **kept[tests], **KEEP})
         if time.monotonic() >= end:
             return None
         start = time.monotonic()
         change = f"{places[mutant.file][mutant]} {ROOT / mutant.file}"
-        code = _pytest(tests, limits[tests], {"VIVIT_MUTANT": change, **compiled[tests], **READ})
+        code = _pytest(tests, limits[tests], {"VIVIT_MUTANT": change, **kept[tests], **READ})
         if code in NOTHING_RAN and passed:
             _unchanged(tests, {})  # says what is wrong with them, if it is not the mutant
         return Result(mutant, code != 0, time.monotonic() - start)

@@ -1,4 +1,4 @@
-"""Changes a module's syntax tree in one place: which mutants there are, and the tree of one of them.
+"""Changes a module's syntax tree in one place: which mutants there are, the tree of one, and which functions run.
 
 Changed are operators, constants, conditions, keyword arguments, calls that are statements, results, and min for max.
 Left alone are docstrings, annotations, decorators, imports, what is raised, f-strings, and keywords without influence
@@ -57,6 +57,27 @@ def mutated(source: str, index: int) -> ast.Module:
     raise ValueError(f"there is no mutant {index}")
 
 
+def recording(source: str, file: str, record: str) -> ast.Module:
+    """The tree of a module whose functions first call `record` (a builtin) with the file and the name in Mutant."""
+    tree = ast.parse(source)
+    _record(tree, "", f"{record}({file!r}, {{!r}})")
+    return ast.fix_missing_locations(tree)
+
+
+def _record(node: ast.AST, function: str, call: str) -> None:
+    for child in ast.iter_child_nodes(node):
+        inner = _inner(child, function)
+        _record(child, inner, call)
+        if isinstance(child, ast.FunctionDef):
+            place = 1 if _is_docstring(child.body[0]) else 0
+            child.body[place:place] = ast.parse(call.format(inner)).body
+
+
+def _inner(node: ast.AST, function: str) -> str:
+    """The name of what stands in a node of this function."""
+    return f"{function}.{node.name}".lstrip(".") if isinstance(node, (ast.FunctionDef, ast.ClassDef)) else function
+
+
 Site = tuple[str, Any, str, Callable[[], None]]  # function, node with a line, change, what makes it
 
 
@@ -74,9 +95,7 @@ def _sites(node: ast.AST, function: str = "") -> Iterator[Site]:
                 else:
                     setattr(node, field, new)
 
-            inner = function
-            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
-                inner = f"{function}.{child.name}".lstrip(".")
+            inner = _inner(child, function)
             if isinstance(child, ast.expr):
                 condition = field == "test" and not isinstance(node, ast.While)
                 yield from ((inner, child, *one) for one in _of_expression(child, put, condition))

@@ -162,6 +162,19 @@ def test_a_mutant_that_never_ends_is_found_in_time(project, monkeypatch, capsys)
     assert outcome(report)["a += 1", "+ → -"] is True
 
 
+def test_the_tests_that_reach_the_changed_function_run_first(project):
+    (project / "test_m.py").write_text(
+        "from m import hidden, seen\n\n\n"
+        "def note(name):\n    with open('ran', 'a') as ran:\n        ran.write(name)\n\n\n"
+        "def test_hidden():\n    note('h')\n    hidden(1)\n\n\ndef test_seen():\n    note('s')\n    seen(1)\n"
+    )
+    (project / "equal.toml").write_text("equal = []\n")
+    assert mutants.main(["--jobs", "1", "--count", "100", "--json"]) == 0
+    ran = (project / "ran").read_text()
+    assert ran[:2] == "hs"  # nothing is changed
+    assert sorted(ran[at : at + 2] for at in range(2, len(ran), 2)) == ["hs", "hs", "sh", "sh", "sh"]
+
+
 @pytest.mark.fast
 def test_an_entry_of_equal_mutants_is_void_once_its_line_is_edited(project):
     assert list(mutants.equal().values()) == ["unused"]
