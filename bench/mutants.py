@@ -25,7 +25,7 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -96,7 +96,7 @@ GROUPS = {
         ),
         "kernels/heads.py": _tests(*_CORES),
         "kernels/softmax_av.py": _tests(*_CORES),
-        "kernels/spatial.py": _tests(*_CORES, words="spatial or heads_of"),
+        "kernels/spatial.py": _tests(*_CORES, words="spatial or factorised or heads_of"),
         "kernels/stacks.py": _tests("kernels_compile", words=_IN_STACKS),
         "kernels/temporal.py": _tests(*_CORES, words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
@@ -253,7 +253,7 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
 
     with folder, ThreadPoolExecutor(jobs) as pool:
         try:
-            yield from filter(None, pool.map(one, waiting))
+            yield from filter(None, (each.result() for each in as_completed([pool.submit(one, m) for m in waiting])))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

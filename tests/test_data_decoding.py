@@ -2,7 +2,9 @@
 
 import os
 import struct
+from fractions import Fraction
 from functools import partial
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -17,7 +19,7 @@ from vivit.video import decode
 from vivit.video.container import Limits
 from vivit.video.crops import cover
 from vivit.video.decode import ShortVideoError, read_frames
-from vivit.video.index import frame_index, probe
+from vivit.video.index import _stamps, frame_index, probe
 
 TURNS = {
     "turned_90": lambda frame: np.rot90(frame, 1),
@@ -165,6 +167,14 @@ def test_stamps_are_those_of_the_decoded_frames_where_they_increase(awkward, nam
         stamps = np.arange(len(expected)) / 25
     np.testing.assert_allclose(video.stamps, np.subtract(stamps, stamps[0]), atol=1e-9)
     assert name in UNEVEN or abs(video.rate - 25) < 1e-6
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("ticks", [[5, 9, 9, 13], [5, 9, 8, 13], [5, None, 13, 17]])
+def test_stamps_that_are_missing_or_do_not_increase_are_those_of_the_declared_rate(ticks):
+    stream = SimpleNamespace(time_base=Fraction(1, 100), average_rate=Fraction(5), guessed_rate=None)
+    np.testing.assert_allclose(_stamps(SimpleNamespace(stream=stream), ticks), [0, 0.2, 0.4, 0.6])
+    np.testing.assert_allclose(_stamps(SimpleNamespace(stream=stream), [5, 6, 13]), [0, 0.01, 0.08])
 
 
 @pytest.fixture(scope="module")

@@ -259,9 +259,17 @@ def test_every_model_is_exported_for_a_tpu_from_this_host(suffix):
     assert "tpu_custom_call" not in lowered("cpu", "auto")
 
 
-@pytest.mark.parametrize("model", mostly_thorough(MODELS, MODELS[0], MODELS[2]))
-def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model):
-    remat = "lean" if model == "factorised_self_attention" else "fast"
+@pytest.mark.parametrize(
+    ("model", "remat"),
+    [
+        ("spatio_temporal", "none"),
+        ("spatio_temporal", "fast"),
+        ("factorised_self_attention", "lean"),
+        pytest.param("factorised_encoder", "fast", marks=pytest.mark.thorough),
+        pytest.param("factorised_dot_product", "fast", marks=pytest.mark.thorough),
+    ],
+)
+def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model, remat):
     config = replace(small(model), layers=2, temporal_layers=1)
     params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
 

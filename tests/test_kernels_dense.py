@@ -17,6 +17,7 @@ from bench.pallas_calls import calls
 from vivit import layers
 from vivit.conformance.quickly import QUICKLY
 from vivit.kernels import chip, dense
+from vivit.kernels.stacks import Slice
 from vivit.kernels.tiling import DenseBlockSizes
 from vivit.reference import gradients
 from vivit.reference import layers as reference
@@ -203,6 +204,14 @@ def test_an_empty_batch_gives_an_empty_result(name):
 def test_memory_that_nobody_wrote_reaches_no_result(name):
     shape = ((2, 3), 7, 80, 130)  # not whole tiles in any direction
     assert_accurate(Problem(name, shape=shape), pltpu.InterpretParams(uninitialized_memory="nan", detect_races=True))
+
+
+def test_the_weights_of_one_layer_are_cast_where_they_lie():
+    """In steps of rows, of which the last hangs over the end; nothing is read beyond the array."""
+    weights = normal(0, 3, 2 * dense.CAST_ROWS + 9, 130)
+    options = dense.DenseOptions("bfloat16", TILES, interpret=pltpu.InterpretParams(uninitialized_memory="nan"))
+    cast = dense._cast(Slice(jnp.asarray(weights), jnp.int32(1)), jnp.dtype("bfloat16"), options)
+    np.testing.assert_array_equal(cast, weights[1].astype("bfloat16"))
 
 
 @pytest.mark.parametrize("name", NAMES)

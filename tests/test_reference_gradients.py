@@ -17,6 +17,7 @@ STEP = 1e-5
 
 def assert_slopes(function, at, cotangent_of_at, out_cotangent, seed=0):
     """Asserts that ⟨cotangent, direction⟩ is the slope of ⟨out_cotangent, function⟩ in each of eight directions."""
+    assert cotangent_of_at.shape == at.shape
     generator = np.random.default_rng(seed)
     for _ in range(8):
         direction = generator.standard_normal(at.shape)

@@ -178,6 +178,15 @@ def test_capture_names_every_stage_in_order():
     ]
 
 
+@pytest.mark.parametrize(("order", "axes"), [("time_space", ("time", "space")), ("space_time", ("space", "time"))])
+def test_capture_names_both_attentions_of_model_3_in_their_order(order, axes):
+    config = small("factorised_self_attention", layers=1, order=order)
+    capture = {}
+    models.forward(random_params(config), video(config, 12), config, capture=capture)
+    names = [f"encoder/0/{axis}_{what}" for axis in axes for what in ("weights", "attention")]
+    assert list(capture)[2:-4] == [*names, "encoder/0/mlp", "encoder/0/out"]
+
+
 def test_the_models_do_not_change_what_they_are_given():
     config = small("factorised_self_attention")
     params, clips = random_params(config), video(config, 13)

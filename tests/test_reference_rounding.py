@@ -183,6 +183,22 @@ def test_every_bound_is_the_derivation_written_out(dtype, size):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_bounds_of_many_rows_are_those_of_each(dtype):
+    generator = np.random.default_rng(4)
+    arrays = [generator.standard_normal((2, 5, n, 3)) for n in (2, 4, 4, 2)]
+    mask = np.array([True, True, False, True])
+
+    def bounds(query, key, value, out):
+        forward = rounding.attend(query, key, value, dtype, mask=mask)
+        return forward, *rounding.attend_vjp(query, key, value, out, dtype, mask=mask)
+
+    each = [bounds(*(x[i] for x in arrays)) for i in np.ndindex(2, 5)]
+    for together, *one in zip(bounds(*arrays), *each, strict=True):  # but for what is too small for float32
+        np.testing.assert_allclose(together.reshape(10, *together.shape[2:]), np.stack(one), rtol=1e-12, atol=1e-35)
+
+
+@pytest.mark.fast
 def test_what_is_too_small_for_float32_is_part_of_the_bounds():
     query, key, value, out = (np.array(x) for x in ([[1.0]], [[0.0], [-1000.0]], [[0.0], [5.0]], [[3.0]]))
     two_terms = 2 * 2.0**-126  # of two keys, the second with a weight of e⁻¹⁰⁰⁰

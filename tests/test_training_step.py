@@ -10,6 +10,7 @@ from strategies import random_params, small
 from training import DROPS, STEPS, assert_same, examples, small_recipe, taken
 
 import vivit
+from vivit.training import step
 from vivit.training.step import accumulate, example_losses, init_state, make_step
 
 CONFIG = small("spatio_temporal", layers=2)
@@ -103,6 +104,22 @@ def test_the_average_follows_the_parameters_and_what_is_frozen_stays():
     assert_same(after.ema, jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, expected, after.params), 1e-6)
     assert np.array_equal(after.params.embedding.kernel, random_params(CONFIG, 1).embedding.kernel)
     assert not np.array_equal(after.params.head.kernel, random_params(CONFIG, 1).head.kernel)
+
+
+def test_the_model_runs_as_the_recipe_says(monkeypatch):
+    fields = {**DROPS, "dtype": "bfloat16", "remat": "fast"}
+    seen = {}
+
+    def forward(*arguments, rng, attention, **options):
+        seen.update(options)
+        return vivit.forward(*arguments)
+
+    monkeypatch.setattr(step, "forward", forward)
+    recipe, batch = small_recipe(**fields), examples(CONFIG)
+    state = init_state(jax.tree.map(jnp.asarray, random_params(CONFIG, 1)), CONFIG, recipe, STEPS)
+    jax.eval_shape(make_step(CONFIG, recipe, STEPS), state, batch)
+    assert seen.pop("frames_valid").shape == (8,)
+    assert seen == fields
 
 
 def test_rematerialisation_changes_memory_only():
