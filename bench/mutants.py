@@ -106,8 +106,8 @@ GROUPS = {
         "vivit/backend.py": _tests("model", "derivatives", options=FAST),
         "vivit/dropout.py": _tests("dropout", "attention"),
         "vivit/encoder.py": _tests(
-            "forward", "forward_options", "dropout", "training_mesh",
-            words="not mesh or one_device",
+            "forward", "forward_options", "dropout", "training_mesh", "kernels_compile",
+            words=f"not (mesh or kernels_compile) or one_device or {_IN_STACKS}",
         ),
         "vivit/gpu_ops.py": _tests("gpu"),
         "vivit/initialise.py": _tests("initialise"),
@@ -119,7 +119,7 @@ GROUPS = {
         "vivit/numerics/gelu.py": _tests("parts"),
         "vivit/numerics/hash_dropout.py": _tests(
             "attention", "dropout", "kernels_attention",
-            words="not kernels or drawn",
+            words="not kernels or drawn or nobody_wrote",
         ),
         "vivit/pallas_ops.py": _tests("kernels_compile", words=_IN_STACKS),
         "vivit/positions.py": _tests("parts", "forward", "forward_options"),
@@ -129,7 +129,9 @@ GROUPS = {
     }),
     "checkpoints": Group(0.9, {
         "vivit/checkpoints/flax_names.py": _tests("checkpoints_formats", "checkpoints_image", "published"),
-        "vivit/checkpoints/name_map.py": _tests("checkpoints_formats", "checkpoints_image", "checkpoints_huggingface"),
+        "vivit/checkpoints/name_map.py": _tests(
+            "checkpoints_formats", "checkpoints_safety", "checkpoints_image", "checkpoints_huggingface",
+        ),
         "vivit/checkpoints/torch_names.py": _tests("checkpoints_image", "checkpoints_formats", "published"),
     }),
     "sampling": Group(0.9, {

@@ -50,6 +50,14 @@ def damaged(dataset, tmp_path_factory):
     return replace(dataset, examples=tuple(examples))
 
 
+def test_a_segment_that_is_shorter_than_a_clip_is_warned_of(dataset, caplog):
+    path = dataset.examples[6].path
+    for end, said in ((9.5 / 25, "has 4 frames: a clip of 3 at stride 2 needs 5, it starts again"), (11 / 25, None)):
+        caplog.clear()
+        load_views(SPEC, path, (1, 1), start=6 / 25, end=end)
+        assert caplog.messages == ([] if said is None else [f"{path} {said}"])
+
+
 def take(loader, count=None):
     """Returns the first batches (default: all) and closes the loader."""
     with loader:

@@ -54,6 +54,9 @@ def test_seconds_choose_the_frames_that_are_shown_in_between():
     assert segment(stamps) == (0, 5)
     assert segment(stamps, 0.1, 0.7) == (1, 3)
     assert segment(stamps, 0.15, None) == (2, 5)
+    late = 1.5e-6  # more than an annotation may be late
+    assert segment(stamps + 0.9e-6, *stamps[[1, 3]]) == segment(stamps - 0.9e-6, *stamps[[1, 3]]) == (1, 3)
+    assert segment(stamps - late, *stamps[[1, 3]]) == (2, 4)
     with pytest.raises(ValueError, match=r"no frame is shown from second 0.3 to 0.6: its 5 frames are shown from 0"):
         segment(stamps, 0.3, 0.6)
 

@@ -187,6 +187,22 @@ def test_bad_input_is_one_line_before_any_work(arguments, message, folder, tmp_p
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.fast
+def test_the_numbers_of_all_frames_of_all_clips_must_fit_in_memory_twice():
+    length, stride = 1000, 2
+    spec = clip_spec(model_of(), np.zeros((length, 4, 4, 3), np.uint8), stride=stride)
+    frames = spec.sampling.frames
+    clips = length - spec.sampling.span + 1
+    enough = 2 * (clips + 1) * frames * np.dtype(np.int64).itemsize
+    for memory, fits in ((enough, True), (enough - 1, False)):
+        limited = replace(spec, limits=replace(spec.limits, memory=memory))
+        if fits:
+            assert sliding._frame_numbers(limited, length, 1).shape == (clips, frames)
+        else:
+            with pytest.raises(ValueError, match=f"the numbers of the frames of {clips + 1} clips"):
+                sliding._frame_numbers(limited, length, 1)
+
+
 def test_a_video_whose_features_need_too_much_memory_is_an_error_and_the_next_is_not(tmp_path):
     for name, frames in (("long.mkv", 130), ("short.mkv", 8)):
         encode(tmp_path / name, scene(frames, 32, 32), LOSSLESS)

@@ -132,9 +132,8 @@ def test_bfloat16_is_as_accurate_where_the_matrix_unit_takes_float32(core):
 @pytest.mark.fast
 @pytest.mark.parametrize("core", CORES)
 def test_no_kernel_reads_memory_that_nobody_wrote_and_none_races(core):
-    qkv, out, heads, options = Problem((1, 2, 11, 2, 64), masked=0.3).arrays(core)
-    options["dropout"] = None
-    assert_accurate(kernels, core, "float32", qkv, out, heads, options, operands="float32", interpret=SIMULATED)
+    problem = Problem((1, 2, 11, 2, 64), masked=0.3, dropped=0.3).drawn(core)
+    assert_accurate(kernels, core, "float32", *problem, operands="float32", interpret=SIMULATED)
     assert not races_found()
 
 
