@@ -64,7 +64,7 @@ def _tests(*names: str, options: str = DEFAULT, words: str = "") -> str:
 
 
 _CORES = ("conformance_kernels", "kernels_attention")
-_IN_STACKS = "interpreter or lean_step"
+_IN_STACKS = "interpreter or lean_step or step_keeps"
 _IN_BLOCKS = "small_blocks or 512 or long_sequences or block_sizes1 or under_dropout or whatever"
 GROUPS = {
     "reference": Group(0.95, {
@@ -97,13 +97,13 @@ GROUPS = {
         "kernels/heads.py": _tests(*_CORES),
         "kernels/softmax_av.py": _tests(*_CORES),
         "kernels/spatial.py": _tests(*_CORES, words="spatial or factorised or heads_of"),
-        "kernels/stacks.py": _tests("kernels_compile", words=_IN_STACKS),
+        "kernels/stacks.py": _tests("kernels_compile", words=f"{_IN_STACKS} or in_place"),
         "kernels/temporal.py": _tests(*_CORES, words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
     "model": Group(0.9, {
         "vivit/attention.py": _tests("attention"),
-        "vivit/backend.py": _tests("model", "derivatives", options=FAST),
+        "vivit/backend.py": _tests("gpu", "model", "derivatives", options=FAST),
         "vivit/dropout.py": _tests("dropout", "attention"),
         "vivit/encoder.py": _tests(
             "forward", "forward_options", "dropout", "training_mesh", "kernels_compile",

@@ -66,6 +66,7 @@ def test_auto_is_cudnn_on_a_gpu_that_has_it(device, ops, monkeypatch):
     assert backend("auto", "gpu") is ops
     assert backend("auto", "cpu") is XLA
     assert backend("xla") is XLA
+    assert backend(CUDNN, "cpu") is CUDNN
 
 
 @pytest.mark.parametrize(("core", "padded"), [*((core, True) for core in CORES), ("spatial", False)])

@@ -292,6 +292,32 @@ def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model, r
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * max(1.0, float(jnp.abs(other).max())))
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("rates", [{}, {"dropout": 0.1, "stochastic_depth": 0.2}])
+@pytest.mark.parametrize(
+    ("model", "remat", "kept"),  # arrays of a layer as wide as the tokens, and as query, key and value together
+    [
+        ("spatio_temporal", "fast", (4, 1)),
+        ("spatio_temporal", "lean", (1, 0)),
+        ("factorised_self_attention", "fast", (7, 2)),
+        ("factorised_self_attention", "lean", (1, 0)),
+    ],
+)
+def test_a_step_keeps_what_its_kernels_need_and_nothing_twice(model, remat, kept, rates):
+    config = small(model, layers=5, channels=128, heads=2, temporal_heads=2, hidden=640)
+    params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
+
+    def loss(params):
+        options = {"rng": jax.random.key(3), "attention": "pallas", "remat": remat, **rates}
+        return vivit.forward(params, clips, config, **options).sum()
+
+    leaves = jax.tree.leaves(jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params))
+    stacks = [leaf.shape for leaf in leaves if leaf.ndim > 3 and len(leaf) == config.layers]
+    widths = [shape[-1] for shape in stacks]
+    assert (widths.count(128), widths.count(3 * 128)) == kept
+    assert len(widths) == sum(kept)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("model", MODELS)
 def test_what_kernels_keep_in_place_gives_the_same_bits_as_keeping_everything(model):
