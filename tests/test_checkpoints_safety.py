@@ -88,7 +88,7 @@ def test_every_fault_of_every_leaf_is_listed_in_one_error(tmp_path):
     arrays["Transformer/encoder_norm/bias"] = np.zeros(47, np.float32)
     arrays["cls"] = arrays["cls"].astype(np.int32)
     arrays["embedding/bias"][3] = np.nan
-    arrays["output_projection/bias"][0] = np.inf
+    arrays["output_projection/bias"][0] = -np.inf
     arrays["Transformer/posembed_input/pos_embedding"] = np.full((1, 65, 48), 1e39)  # finite in float64 only
     np.savez(tmp_path / "faulty", **arrays)
     with pytest.raises(ValueError, match="does not fit the config") as caught:

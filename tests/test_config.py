@@ -31,6 +31,11 @@ def test_the_papers_parameters_are_met_exactly_and_its_multiply_adds_within_one_
     assert abs(multiply_adds(config) / 1e9 / PAPER[name][1] - 1) < 0.01
 
 
+def test_of_a_video_at_most_the_sampled_frames_become_tokens():
+    config = replace(SMALL, tubelet=(1, 3, 7), sampled_frames=4)
+    assert [config.grid_of(frames, 15, 14) for frames in (1, 4, 6)] == [(1, 5, 2), (4, 5, 2), (4, 5, 2)]
+
+
 @pytest.mark.parametrize(
     ("name", "operations"),
     [

@@ -106,6 +106,14 @@ def test_a_weight_is_kept_from_exactly_its_share_on(first, second, place):
             assert multiplier((share + 1) / 2**24) == 0.0
 
 
+def test_the_key_of_each_clip_is_split_by_itself():
+    keys = jax.random.split(jax.random.key(9), 4)
+    parts = dropout.split(keys, 3)
+    assert parts.shape == (3, 4)
+    for clip, key in enumerate(keys):
+        assert np.array_equal(jax.random.key_data(parts[:, clip]), jax.random.key_data(jax.random.split(key, 3)))
+
+
 def test_rescaled_stochastic_depth_keeps_the_mean():
     config = small("spatio_temporal", layers=3)
     depth = draw(jax.random.key(6), config, Rates(stochastic_depth=0.5, rescale_depth=True), 4000).encoder.blocks

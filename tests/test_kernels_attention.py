@@ -145,6 +145,18 @@ def test_no_kernel_for_long_sequences_reads_memory_that_nobody_wrote():
     assert not races_found()
 
 
+def test_no_kernel_for_long_sequences_reads_what_is_masked_or_beyond_its_mask_and_seeds():
+    qkv, out, heads, options = Problem((1, 1, 24, 2, 64), masked=0.3, dropped=0.3).drawn("joint")
+    simulated = dict(interpret=SIMULATED, block_sizes=SMALL_BLOCKS)
+    clean = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, **simulated)
+    interpreted = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, interpret=True)
+    qkv[~options["mask"], 128:] = np.nan  # keys and values
+    poisoned = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, **simulated)
+    for one, other, same in zip(clean, interpreted, poisoned, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+        np.testing.assert_array_equal(one, same)
+
+
 def races_found() -> bool:
     """Whether the simulation has seen two accesses that nothing orders; JAX keeps this in a private module."""
     from jax._src.pallas.mosaic.interpret import interpret_pallas_call
