@@ -49,6 +49,7 @@ CORE_FAULTS = [  # core, shape of qkv, heads, shape of mask, what the error says
     ("spatial", (1, 2, 24), 4, None, r"qkv has shape \(1, 2, 24\): it must be \[b t s 3c\]"),
     ("temporal", (1, 2, 3, 24), 0, None, r"they must be three times a multiple of heads, 0"),
     ("temporal", (1, 2, 3, 24), 4, (1, 3, 2), r"mask is bool\[1, 3, 2\]: it must be bool\[1, 2, 3\]"),
+    ("factorised_dot_product", (1, 2, 3, 24), 4, (1, 6), r"mask is bool\[1, 6\]: it must be bool\[1, 2, 3\]"),
 ]
 
 

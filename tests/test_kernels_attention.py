@@ -20,6 +20,7 @@ from vivit import attention as xla
 from vivit.conformance.quickly import QUICKLY
 from vivit.kernels import attention as kernels
 from vivit.kernels.attention import BlockSizes
+from vivit.kernels.heads import head_layout
 from vivit.numerics.hash_dropout import Dropout
 from vivit.reference import attention as reference
 
@@ -122,6 +123,13 @@ def test_heads_of_other_sizes_are_as_accurate(heads, channels):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize(("size", "lanes"), [(5, 32), (64, 64), (80, 128), (130, 256), (256, 256)])
+def test_a_head_takes_a_part_of_a_window_or_whole_ones(size, lanes):
+    layout = head_layout(3 * size, 3)
+    assert (layout.d, layout.width, layout.channels) == (lanes, max(lanes, 128), -(-3 * lanes // 128) * 128)
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("core", CORES[:3])
 def test_bfloat16_is_as_accurate_where_the_matrix_unit_takes_float32(core):
     qkv, out, heads, _ = Problem((2, 3, 5, 2, 64)).arrays(core)
@@ -178,10 +186,11 @@ def test_dropout_drawn_in_a_kernel_is_the_one_that_xla_draws(core):
 
 
 @pytest.mark.parametrize("core", CORES)
-def test_steps_of_one_window_and_eight_positions_draw_the_dropout_of_their_own(core):
+def test_steps_of_some_windows_and_eight_positions_draw_the_dropout_of_their_own(core):
     """19 positions are two whole blocks and three more; four windows of heads, two in each half of model 4."""
     problem = Problem((1, 3, 19, 8, 64), masked=0.3, dropped=0.3)
-    cut = dict(interpret=True, block_sizes=BlockSizes(windows=1, positions=8))
+    windows = 1 if core == "factorised_dot_product" else 2
+    cut = dict(interpret=True, block_sizes=BlockSizes(windows=windows, positions=8))
     assert_accurate(kernels, core, "float32", *problem.drawn(core), operands="float32", **cut)
 
 

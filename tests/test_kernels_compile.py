@@ -293,6 +293,23 @@ def test_the_models_are_the_same_through_the_kernels_in_the_interpreter(model, r
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("model", MODELS)
+def test_the_interpreter_captures_the_stages_that_xla_captures(model):
+    config = small(model, layers=2, temporal_layers=2)
+    params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
+
+    def stages(attention, unroll):
+        captured = {}
+        vivit.forward(params, clips, config, attention=attention, unroll=unroll, capture=captured)
+        return captured
+
+    expected = jax.eval_shape(partial(stages, "xla", False))
+    assert len(expected) > 2 * config.layers
+    for unroll in (False, True):
+        assert jax.eval_shape(partial(stages, "pallas", unroll)) == expected
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("rates", [{}, {"dropout": 0.1, "stochastic_depth": 0.2}])
 @pytest.mark.parametrize(
     ("model", "remat", "kept"),  # arrays of a layer as wide as the tokens, and as query, key and value together

@@ -178,6 +178,12 @@ def test_capture_names_every_stage_in_order():
     ]
 
 
+def test_parameters_that_do_not_fit_are_refused():
+    config = small("spatio_temporal", layers=2)
+    with pytest.raises(ValueError, match="params do not fit the config: encoder/"):
+        models.forward(random_params(config), video(config, 7), replace(config, layers=3))
+
+
 @pytest.mark.parametrize(("order", "axes"), [("time_space", ("time", "space")), ("space_time", ("space", "time"))])
 def test_capture_names_both_attentions_of_model_3_in_their_order(order, axes):
     config = small("factorised_self_attention", layers=1, order=order)
