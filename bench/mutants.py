@@ -91,8 +91,8 @@ GROUPS = {
         "kernels/dense.py": _tests("kernels_dense", "kernels_compile", words=f"dense or {_IN_STACKS}"),
         "kernels/factorised.py": _tests(*_CORES, options="", words="factorised"),
         "kernels/flash.py": _tests(
-            *_CORES, "block_sizes",
-            options="", words=f"({_IN_BLOCKS}) and not (spatial or temporal or factorised)",
+            *_CORES, "block_sizes", "kernels_compile",
+            options="", words=f"({_IN_BLOCKS} or (every_core and v3)) and not (spatial or temporal or factorised)",
         ),
         "kernels/heads.py": _tests(*_CORES),
         "kernels/softmax_av.py": _tests(*_CORES),

@@ -114,6 +114,14 @@ def test_the_key_of_each_clip_is_split_by_itself():
         assert np.array_equal(jax.random.key_data(parts[:, clip]), jax.random.key_data(jax.random.split(key, 3)))
 
 
+@pytest.mark.parametrize("field", ["dropout", "attention_dropout", "stochastic_depth"])
+def test_a_rate_is_at_least_0_and_below_1(field):
+    assert getattr(Rates(**{field: 0}), field) == 0
+    for rate in (1, -0.1, "0"):
+        with pytest.raises(ValueError, match=f"{field} is '?{rate}'?: it must be a number from 0 up to, not including"):
+            Rates(**{field: rate})
+
+
 def test_rescaled_stochastic_depth_keeps_the_mean():
     config = small("spatio_temporal", layers=3)
     depth = draw(jax.random.key(6), config, Rates(stochastic_depth=0.5, rescale_depth=True), 4000).encoder.blocks

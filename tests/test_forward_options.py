@@ -65,6 +65,9 @@ def test_patches_cut_on_the_host_give_what_the_video_gives(sampled, padded):
     patches, real = vivit.cut(clips, config, frames_valid)
     assert patches.shape == (2, config.grid[0], config.grid[1] * config.grid[2], np.prod(config.tubelet) * 3)
     assert np.array_equal(vivit.forward(params, patches, config, frames_valid=real), whole)
+    frames = config.grid[0] * config.tubelet[0]
+    with pytest.raises(ValueError, match=rf"frames_valid is .*{frames + 1}"):
+        vivit.forward(params, patches, config, frames_valid=np.array([1, frames + 1]))
     assert vivit.cut(clips.astype(np.uint8), config)[0].dtype == np.uint8
 
 

@@ -196,6 +196,7 @@ def test_the_bounds_of_many_rows_are_those_of_each(dtype):
     each = [bounds(*(x[i] for x in arrays)) for i in np.ndindex(2, 5)]
     for together, *one in zip(bounds(*arrays), *each, strict=True):  # but for what is too small for float32
         np.testing.assert_allclose(together.reshape(10, *together.shape[2:]), np.stack(one), rtol=1e-12, atol=1e-35)
+    assert [x.shape for x in bounds(*(x[:0] for x in arrays))] == [(0, 5, n, 3) for n in (2, 2, 4, 4)]
 
 
 @pytest.mark.fast
