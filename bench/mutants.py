@@ -115,7 +115,7 @@ GROUPS = {
             "parts", "forward", "forward_options", "derivatives",
             words="not derivatives or share",
         ),
-        "vivit/models.py": _tests("forward", "forward_options"),
+        "vivit/models.py": _tests("forward", "forward_options", "dropout"),
         "vivit/numerics/gelu.py": _tests("parts"),
         "vivit/numerics/hash_dropout.py": _tests(
             "attention", "dropout", "kernels_attention",

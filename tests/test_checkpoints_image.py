@@ -241,6 +241,25 @@ def test_timms_projection_is_cut_in_three_and_what_has_no_three_parts_keeps_its_
 
 
 @pytest.mark.fast
+def test_every_name_of_timm_has_one_here():
+    layer, own = "blocks.11.", "encoder.layer.11."
+    names = {
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+        layer + "norm1.weight": own + "layernorm_before.weight",
+        layer + "norm2.bias": own + "layernorm_after.bias",
+        layer + "attn.proj.bias": own + "attention.output.dense.bias",
+        layer + "mlp.fc1.weight": own + "intermediate.dense.weight",
+        layer + "mlp.fc2.weight": own + "output.dense.weight",
+        "norm.weight": "layernorm.weight",
+        "head.bias": "classifier.bias",
+    }
+    found = torch_names.timm_names({name: np.zeros(2) for name in names})
+    assert found.original_names == {ours: name for name, ours in names.items()}
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(("scale", "dense"), [("ls1", "attn.proj"), ("ls2", "mlp.fc2")])
 def test_layer_scale_is_multiplied_into_its_dense_layer_where_it_fits(scale, dense):
     place = {"attn.proj": "attention.output.dense", "mlp.fc2": "output.dense"}[dense]
