@@ -1,5 +1,7 @@
 """Missing reference frames of an h264 stream are detected from the frame numbers in its headers."""
 
+from types import SimpleNamespace
+
 import av
 import pytest
 from videos import Coding, encode, scene
@@ -84,9 +86,22 @@ def test_scaling_lists_are_skipped(deltas, separate):
     assert (found.length, found.gaps_allowed, found.separate_colors) == (10, True, separate)
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_the_number_of_a_frame_follows_its_color_plane(separate):
+    numbers = object.__new__(FrameNumbers)
+    numbers._last = None
+    numbers._pictures = {2: SimpleNamespace(separate_colors=separate, length=4, gaps_allowed=False)}
+    plane = "01" if separate else ""
+    slices = [b"\x61" + packed(code(0) + code(7) + code(2) + plane + f"{number:04b}") for number in (14, 15, 0, 0, 2)]
+    assert [numbers._gap_before(memoryview(each)) for each in slices] == [False] * 4 + [True]
+
+
+def packed(bits):
+    return int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
+
+
 def sequence(bits):
-    data = int(bits.ljust(-(-len(bits) // 8) * 8, "0"), 2).to_bytes(-(-len(bits) // 8), "big")
-    return h264._SequenceParameters(h264._BitReader(memoryview(data)))
+    return h264._SequenceParameters(h264._BitReader(memoryview(packed(bits))))
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ def test_production_drops_what_the_reference_drops_with_the_same_multipliers(mod
     assert np.abs(logits - vivit.forward(on_device, clips, config)).max() > 0.1
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_every_attention_of_every_model_has_its_multipliers(model):
+    config = small(model, layers=3)
+    drops = jax.eval_shape(partial(dropout.draw, config=config, rates=Rates(**RATES), batch=2), jax.random.key(7))
+    kept = jax.tree.map(lambda each: np.ones(each.shape), drops)
+    forward = partial(reference.forward, random_params(config), video(config, 0), config)
+    assert np.array_equal(forward(drops=kept), forward())
+    blocks, time, space = drops.encoder.blocks, config.grid[0], config.grid[1] * config.grid[2]
+    if model == "factorised_dot_product":
+        shapes = [(3, 2, space, config.heads // 2, time, time), (3, 2, time, config.heads // 2, space, space)]
+        assert [each.shape for each in blocks.attention.weights] == shapes
+
+
 def test_without_a_key_or_without_rates_nothing_is_dropped():
     config = small("factorised_encoder")
     params, clips = jax.tree.map(jnp.asarray, random_params(config)), video(config, 1)

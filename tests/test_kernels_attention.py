@@ -61,6 +61,18 @@ def test_beyond_512_tokens_gradients_are_at_most_twice_as_far_off_as_xlas(scale)
         assert ours <= 2 * theirs + np.finfo(np.float32).eps
 
 
+@pytest.mark.fast
+def test_a_query_that_sees_one_of_long_sequences_keys_only_has_no_gradient():
+    qkv, out, heads, _ = Problem((1, 1, 144, 1, 64), seed=5).arrays("joint")
+    qkv[..., :64] *= 100
+    qkv[..., 64:128] = qkv[..., :64]  # scores of 10⁴ and more with itself alone
+    options = {"mask": None, "dropout": None}
+    exact = dict(precision="highest", interpret=True, block_sizes=SMALL_BLOCKS)
+    _, found = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, **exact)
+    assert not np.asarray(found)[..., :128].any()
+    np.testing.assert_allclose(found[..., 128:], out, rtol=1e-6)
+
+
 def poisoned(core, poison, seed=0):
     """(qkv, cotangent, heads, mask) of which `poison` has changed what it wants, given in [b t s ..]."""
     qkv, out, heads, options = Problem((1, 3, 11, 2, 64), seed=seed, masked=0.3).arrays("spatial")
