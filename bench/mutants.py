@@ -41,9 +41,10 @@ ROOT = Path(__file__).parent.parent
 EQUAL_FILE = ROOT / "bench" / "equal_mutants.toml"
 LONGEST = 300.0  # seconds for the tests of a mutant, where they were not timed before
 UNCHANGED = 900.0  # seconds for those that are timed
-SLOWER, STARTING = 3.0, 20.0  # where they were: times what they took, plus seconds
+SLOWER, STARTING = 5.0, 20.0  # where they were: times what they took, plus seconds
 QUICK = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}  # no tests here need pytest's plugins
 KEEP = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+CACHE = "JAX_COMPILATION_CACHE_DIR"
 READ = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}  # two mutants never write one file
 NOTHING_RAN = (4, 5)  # exit codes of pytest: wrong usage, no tests
 
@@ -231,7 +232,7 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
     folder = tempfile.TemporaryDirectory(prefix="vivit-mutants-")
     kept = {
         tests: {
-            "JAX_COMPILATION_CACHE_DIR": f"{folder.name}/{index}",
+            CACHE: f"{folder.name}/{index}",
             "VIVIT_REACHED": f"{folder.name}/{index}.json",
         }
         for index, tests in enumerate(locks)
@@ -242,6 +243,8 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
         tests = files[mutant.file]
         with locks[tests]:
             if tests not in limits and time.monotonic() < end:
+                for others in list(limits):  # which compiled some of the same programs
+                    _link(Path(kept[others][CACHE]), Path(kept[tests][CACHE]))
                 record = os.pathsep.join(str(ROOT / file) for file in files if files[file] == tests)
                 limits[tests] = STARTING + SLOWER * _unchanged(tests, {"VIVIT_RECORD": record, **kept[tests], **KEEP})
         if time.monotonic() >= end:
@@ -258,6 +261,14 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
             yield from filter(None, (each.result() for each in as_completed([pool.submit(one, m) for m in waiting])))
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Links the files of one folder into another."""
+    target.mkdir(exist_ok=True)
+    for file in source.glob("*"):
+        with suppress(FileExistsError):
+            os.link(file, target / file.name)
 
 
 def _unchanged(tests: str, environment: dict[str, str]) -> float:
