@@ -87,9 +87,12 @@ def each_window(count: int, side_by_side: int, body: Callable[[Any], None]) -> N
                 body(step * together + i)
 
 
-def group(windows: int, layout: HeadLayout) -> Any:
-    """Which group of windows a step takes, on the third axis of the grid; known when compiling if there is one."""
-    return 0 if windows == layout.count else pl.program_id(2)
+def window_of_step(windows: int, layout: HeadLayout) -> Any:
+    """The first window of a step, on the third axis of the grid; known when compiling if a step takes all.
+
+    Not to be called in a loop, where Pallas's interpreter knows no place in the grid.
+    """
+    return 0 if windows == layout.count else pl.program_id(2) * windows
 
 
 def window_lanes(window: Any, width: int) -> Any:

@@ -23,7 +23,15 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vivit.kernels import flash, stacks
-from vivit.kernels.heads import HeadLayout, each_window, group, head_layout, in_windows, window_lanes, window_of
+from vivit.kernels.heads import (
+    HeadLayout,
+    each_window,
+    head_layout,
+    in_windows,
+    window_lanes,
+    window_of,
+    window_of_step,
+)
 from vivit.kernels.softmax_av import (
     ABSENT,
     KernelOptions,
@@ -110,6 +118,7 @@ def _forward_kernel(qkv_refs, mask_ref, seen_ref, seeds_ref, _, out_ref, *, wind
     """The windows of one time index. mask_ref: [1 1 1 s]; seen_ref: the same, [1 1 s 1]."""
     mask = None if mask_ref is None else mask_ref[0, 0] != 0
     seen = None if seen_ref is None else seen_ref[0, 0] != 0
+    step, first_window = pl.program_id(1), window_of_step(windows, layout)
 
     def one(window):
         query, key, value = (_load(*window_of(qkv_refs, operand, window, layout)) for operand in range(3))
@@ -117,7 +126,7 @@ def _forward_kernel(qkv_refs, mask_ref, seen_ref, seeds_ref, _, out_ref, *, wind
             query, key, value = zeroed((query, key, value), readable(query, seen))
         keep = None
         if seeds_ref is not None:
-            keep = _keep(seeds_ref, window, windows, query.shape[0], layout, options, transposed=False)
+            keep = _keep(seeds_ref, first_window + window, step, query.shape[0], layout, options, transposed=False)
         out, sums, _ = attend(query, key, value, layout, options, mask=mask, keep=keep)
         out_ref[0, 0, :, window_lanes(window, layout.width)] = divide(out, sums, mask).astype(out_ref.dtype)
 
@@ -166,6 +175,7 @@ def _backward_kernel(
     qkv_refs, cotangent_ref, seen_ref, seeds_ref, other_ref, out_ref, *, windows: int, layout: HeadLayout, options
 ):
     seen = None if seen_ref is None else seen_ref[0, 0] != 0
+    step, first_window = pl.program_id(1), window_of_step(windows, layout)
 
     def one(window):
         parts = [_load(*window_of(qkv_refs, operand, window, layout)) for operand in range(3)]
@@ -173,12 +183,12 @@ def _backward_kernel(
         read = readable(parts[0], seen)
         keep = None
         if seeds_ref is not None:
-            keep = _keep(seeds_ref, window, windows, cotangent.shape[0], layout, options, transposed=True)
+            keep = _keep(seeds_ref, first_window + window, step, cotangent.shape[0], layout, options, transposed=True)
         query, key, value = zeroed(parts, read)
         found = attend_vjp(query, key, value, cotangent, layout, options, mask=seen, keep=keep)
         for operand, part in enumerate(zeroed(found, read)):
             block = operand if other_ref is None else 2 * operand + 1
-            first = block * layout.count + group(windows, layout) * windows
+            first = block * layout.count + first_window
             out_ref[0, 0, :, window_lanes(first + window, layout.width)] = part.astype(out_ref.dtype)
 
     each_window(windows, SIDE_BY_SIDE_BACKWARD if options.precision is None else 1, one)
@@ -216,9 +226,9 @@ def _masks(mask: Bool[Array, "b t s"]) -> list[tuple[Any, Any]]:
     ]
 
 
-def _keep(seeds_ref, window, windows: int, s: int, layout: HeadLayout, options: KernelOptions, *, transposed: bool):
+def _keep(seeds_ref, window, step, s: int, layout: HeadLayout, options: KernelOptions, *, transposed: bool):
     """Dropout's multipliers of a window's heads, float32[q k], or [k q]."""
     query, key = (jax.lax.broadcasted_iota(jnp.int32, (s, s), axis) for axis in ((1, 0) if transposed else (0, 1)))
-    counters = counter(pl.program_id(1), query, key, s, s)
-    first = layout.part * layout.count + group(windows, layout) * windows + window
+    counters = counter(step, query, key, s, s)
+    first = layout.part * layout.count + window
     return keep_of_heads(seeds_ref, first * layout.per, layout.per, counters, options.rate)

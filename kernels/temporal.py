@@ -23,7 +23,15 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vivit.kernels import stacks
-from vivit.kernels.heads import HeadLayout, each_window, group, head_layout, in_windows, window_lanes, window_of
+from vivit.kernels.heads import (
+    HeadLayout,
+    each_window,
+    head_layout,
+    in_windows,
+    window_lanes,
+    window_of,
+    window_of_step,
+)
 from vivit.kernels.softmax_av import (
     ABSENT,
     KernelOptions,
@@ -109,16 +117,19 @@ def _forward_kernel(
     """mask_ref: [1 n 1 8t] for the n eights of positions of a step; seen_ref: the same, [1 n 8t 1]."""
     _, t, positions, _ = qkv_refs[0].shape
     together = _together(t)
+    step, first_window = pl.program_id(1), window_of_step(windows, layout)
 
     def one(window):
         for eight in range(positions // POSITIONS):
             mask, seen = (None if ref is None else ref[0, eight] != 0 for ref in (mask_ref, seen_ref))
-            query, key, value = (_load(*window_of(qkv_refs, i, window, layout), eight, s) for i in range(3))
+            query, key, value = (_load(*window_of(qkv_refs, i, window, layout), eight, s, step) for i in range(3))
             if seen is not None:
                 query, key, value = zeroed((query, key, value), readable(query, seen))
             keep = None
             if seeds_ref is not None:
-                keep = _keep(seeds_ref, window, windows, eight, t, positions, layout, options, transposed=False)
+                keep = _keep(
+                    seeds_ref, first_window + window, step, eight, t, positions, layout, options, transposed=False
+                )
             finite, sums_over_time = _finite(value)
             out, sums, _ = attend(
                 query, key, value, layout, options, mask=mask, together=together, finite=finite, keep=keep
@@ -163,17 +174,20 @@ def _backward_kernel(
 ):
     _, t, positions, _ = qkv_refs[0].shape
     together = _together(t)
+    step, first_window = pl.program_id(1), window_of_step(windows, layout)
 
     def one(window):
         for eight in range(positions // POSITIONS):
             seen = None if seen_ref is None else seen_ref[0, eight] != 0
-            parts = [_load(*window_of(qkv_refs, operand, window, layout), eight, s) for operand in range(3)]
-            cotangent = _load(cotangent_ref, window_lanes(window, layout.width), eight, s)
+            parts = [_load(*window_of(qkv_refs, operand, window, layout), eight, s, step) for operand in range(3)]
+            cotangent = _load(cotangent_ref, window_lanes(window, layout.width), eight, s, step)
             read = readable(parts[0], seen)
             query, key, value = zeroed(parts, read)
             keep = None
             if seeds_ref is not None:
-                keep = _keep(seeds_ref, window, windows, eight, t, positions, layout, options, transposed=True)
+                keep = _keep(
+                    seeds_ref, first_window + window, step, eight, t, positions, layout, options, transposed=True
+                )
             finite, sums_over_time = zip(*(_finite(x) for x in (query, key, cotangent)), strict=True)
             found = attend_vjp(
                 query, key, value, cotangent, layout, options,
@@ -182,7 +196,7 @@ def _backward_kernel(
             # dQ is a sum over keys, dK over queries, dV over the cotangents
             found = [jnp.where(finite[i], part, sums_over_time[i]) for i, part in zip((1, 0, 2), found, strict=True)]
             for operand, part in enumerate(zeroed(found, read)):
-                first = operand * layout.count + group(windows, layout) * windows
+                first = operand * layout.count + first_window
                 _store(out_ref, window_lanes(first + window, layout.width), eight, part)
 
     each_window(windows, SIDE_BY_SIDE_BACKWARD if options.precision is None else 1, one)
@@ -215,7 +229,7 @@ def _together(t: int) -> Bool[Array, "rows rows"]:
     return ((row ^ column) & (POSITIONS - 1)) == 0
 
 
-def _load(ref, lanes, eight: int, s: int) -> Float32[Array, "rows w"]:
+def _load(ref, lanes, eight: int, s: int, step: Any) -> Float32[Array, "rows w"]:
     """The 8t rows of one product, time outermost; zeros beyond the last position."""
     _, t, positions, _ = ref.shape
     first = eight * POSITIONS
@@ -223,7 +237,7 @@ def _load(ref, lanes, eight: int, s: int) -> Float32[Array, "rows w"]:
     if s % POSITIONS == 0:
         return rows
     row = jax.lax.broadcasted_iota(jnp.int32, (t * POSITIONS, 1), 0)
-    real = (row & (POSITIONS - 1)) < s - pl.program_id(1) * positions - first
+    real = (row & (POSITIONS - 1)) < s - step * positions - first
     return jnp.where(real, rows, 0.0)  # whatever lies there
 
 
@@ -255,13 +269,12 @@ def _masks(mask: Bool[Array, "b t s"], positions: int) -> list[tuple[Any, Any]]:
 
 
 def _keep(
-    seeds_ref, window, windows: int, eight: int, t: int, positions: int, layout: HeadLayout, options, *,
-    transposed: bool,
+    seeds_ref, window, step, eight: int, t: int, positions: int, layout: HeadLayout, options, *, transposed: bool
 ):  # fmt: skip
     """Dropout's multipliers of a window's heads, float32[8q 8k], or [8k 8q]."""
     shape = (POSITIONS * t, POSITIONS * t)
     query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in ((1, 0) if transposed else (0, 1)))
-    position = pl.program_id(1) * positions + eight * POSITIONS + (query & (POSITIONS - 1))
+    position = step * positions + eight * POSITIONS + (query & (POSITIONS - 1))
     counters = counter(position, query // POSITIONS, key // POSITIONS, t, t)
-    first = layout.part * layout.count + group(windows, layout) * windows + window
+    first = layout.part * layout.count + window
     return keep_of_heads(seeds_ref, first * layout.per, layout.per, counters, options.rate)

@@ -206,6 +206,13 @@ def test_steps_of_some_windows_and_eight_positions_draw_the_dropout_of_their_own
     assert_accurate(kernels, core, "float32", *problem.drawn(core), operands="float32", **cut)
 
 
+@pytest.mark.parametrize("core", ["spatial", "temporal"])
+def test_a_loop_over_windows_knows_its_place_in_the_grid(core):
+    """Twelve heads of 64, as in ViViT-B, are six windows: the backward pass takes three at a time."""
+    problem = Problem((1, 2, 11, 12, 64), masked=0.3, dropped=0.3)
+    assert_accurate(kernels, core, "float32", *problem.drawn(core), operands="float32", interpret=True)
+
+
 @pytest.mark.fast
 def test_the_public_names_are_there():
     assert {*kernels.__all__} == {*CORES, "BlockSizes", "Keywords"}
