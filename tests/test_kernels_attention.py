@@ -170,7 +170,7 @@ def test_no_kernel_for_long_sequences_reads_what_is_masked_or_beyond_its_mask_an
     simulated = dict(interpret=SIMULATED, block_sizes=SMALL_BLOCKS)
     clean = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, **simulated)
     interpreted = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, interpret=True)
-    qkv[~options["mask"], 128:] = np.nan  # keys and values
+    qkv[np.logical_not(options["mask"]), 128:] = np.nan  # keys and values
     poisoned = value_and_gradient(kernels, "joint", "float32", qkv, out, heads, options, **simulated)
     for one, other, same in zip(clean, interpreted, poisoned, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
