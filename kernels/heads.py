@@ -87,7 +87,7 @@ def each_window(count: int, side_by_side: int, body: Callable[[Any], None]) -> N
                 body(step * together + i)
 
 
-def window_of_step(windows: int, layout: HeadLayout) -> Any:
+def first_window(windows: int, layout: HeadLayout) -> Any:
     """The first window of a step, on the third axis of the grid; known when compiling if a step takes all.
 
     Not to be called in a loop, where Pallas's interpreter knows no place in the grid.

@@ -23,15 +23,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vivit.kernels import flash, stacks
-from vivit.kernels.heads import (
-    HeadLayout,
-    each_window,
-    head_layout,
-    in_windows,
-    window_lanes,
-    window_of,
-    window_of_step,
-)
+from vivit.kernels.heads import HeadLayout, each_window, first_window, head_layout, in_windows, window_lanes, window_of
 from vivit.kernels.softmax_av import (
     ABSENT,
     KernelOptions,
@@ -118,7 +110,7 @@ def _forward_kernel(qkv_refs, mask_ref, seen_ref, seeds_ref, _, out_ref, *, wind
     """The windows of one time index. mask_ref: [1 1 1 s]; seen_ref: the same, [1 1 s 1]."""
     mask = None if mask_ref is None else mask_ref[0, 0] != 0
     seen = None if seen_ref is None else seen_ref[0, 0] != 0
-    step, first_window = pl.program_id(1), window_of_step(windows, layout)
+    step, before = pl.program_id(1), first_window(windows, layout)
 
     def one(window):
         query, key, value = (_load(*window_of(qkv_refs, operand, window, layout)) for operand in range(3))
@@ -126,7 +118,7 @@ def _forward_kernel(qkv_refs, mask_ref, seen_ref, seeds_ref, _, out_ref, *, wind
             query, key, value = zeroed((query, key, value), readable(query, seen))
         keep = None
         if seeds_ref is not None:
-            keep = _keep(seeds_ref, first_window + window, step, query.shape[0], layout, options, transposed=False)
+            keep = _keep(seeds_ref, before + window, step, query.shape[0], layout, options, transposed=False)
         out, sums, _ = attend(query, key, value, layout, options, mask=mask, keep=keep)
         out_ref[0, 0, :, window_lanes(window, layout.width)] = divide(out, sums, mask).astype(out_ref.dtype)
 
@@ -175,7 +167,7 @@ def _backward_kernel(
     qkv_refs, cotangent_ref, seen_ref, seeds_ref, other_ref, out_ref, *, windows: int, layout: HeadLayout, options
 ):
     seen = None if seen_ref is None else seen_ref[0, 0] != 0
-    step, first_window = pl.program_id(1), window_of_step(windows, layout)
+    step, before = pl.program_id(1), first_window(windows, layout)
 
     def one(window):
         parts = [_load(*window_of(qkv_refs, operand, window, layout)) for operand in range(3)]
@@ -183,12 +175,12 @@ def _backward_kernel(
         read = readable(parts[0], seen)
         keep = None
         if seeds_ref is not None:
-            keep = _keep(seeds_ref, first_window + window, step, cotangent.shape[0], layout, options, transposed=True)
+            keep = _keep(seeds_ref, before + window, step, cotangent.shape[0], layout, options, transposed=True)
         query, key, value = zeroed(parts, read)
         found = attend_vjp(query, key, value, cotangent, layout, options, mask=seen, keep=keep)
         for operand, part in enumerate(zeroed(found, read)):
             block = operand if other_ref is None else 2 * operand + 1
-            first = block * layout.count + first_window
+            first = block * layout.count + before
             out_ref[0, 0, :, window_lanes(first + window, layout.width)] = part.astype(out_ref.dtype)
 
     each_window(windows, SIDE_BY_SIDE_BACKWARD if options.precision is None else 1, one)

@@ -23,15 +23,7 @@ from jax.experimental import pallas as pl
 from jaxtyping import Array, Bool, Float, Float32, Int32
 
 from vivit.kernels import stacks
-from vivit.kernels.heads import (
-    HeadLayout,
-    each_window,
-    head_layout,
-    in_windows,
-    window_lanes,
-    window_of,
-    window_of_step,
-)
+from vivit.kernels.heads import HeadLayout, each_window, first_window, head_layout, in_windows, window_lanes, window_of
 from vivit.kernels.softmax_av import (
     ABSENT,
     KernelOptions,
@@ -117,7 +109,7 @@ def _forward_kernel(
     """mask_ref: [1 n 1 8t] for the n eights of positions of a step; seen_ref: the same, [1 n 8t 1]."""
     _, t, positions, _ = qkv_refs[0].shape
     together = _together(t)
-    step, first_window = pl.program_id(1), window_of_step(windows, layout)
+    step, before = pl.program_id(1), first_window(windows, layout)
 
     def one(window):
         for eight in range(positions // POSITIONS):
@@ -127,9 +119,7 @@ def _forward_kernel(
                 query, key, value = zeroed((query, key, value), readable(query, seen))
             keep = None
             if seeds_ref is not None:
-                keep = _keep(
-                    seeds_ref, first_window + window, step, eight, t, positions, layout, options, transposed=False
-                )
+                keep = _keep(seeds_ref, before + window, step, eight, t, positions, layout, options, transposed=False)
             finite, sums_over_time = _finite(value)
             out, sums, _ = attend(
                 query, key, value, layout, options, mask=mask, together=together, finite=finite, keep=keep
@@ -174,7 +164,7 @@ def _backward_kernel(
 ):
     _, t, positions, _ = qkv_refs[0].shape
     together = _together(t)
-    step, first_window = pl.program_id(1), window_of_step(windows, layout)
+    step, before = pl.program_id(1), first_window(windows, layout)
 
     def one(window):
         for eight in range(positions // POSITIONS):
@@ -185,9 +175,7 @@ def _backward_kernel(
             query, key, value = zeroed(parts, read)
             keep = None
             if seeds_ref is not None:
-                keep = _keep(
-                    seeds_ref, first_window + window, step, eight, t, positions, layout, options, transposed=True
-                )
+                keep = _keep(seeds_ref, before + window, step, eight, t, positions, layout, options, transposed=True)
             finite, sums_over_time = zip(*(_finite(x) for x in (query, key, cotangent)), strict=True)
             found = attend_vjp(
                 query, key, value, cotangent, layout, options,
@@ -196,7 +184,7 @@ def _backward_kernel(
             # dQ is a sum over keys, dK over queries, dV over the cotangents
             found = [jnp.where(finite[i], part, sums_over_time[i]) for i, part in zip((1, 0, 2), found, strict=True)]
             for operand, part in enumerate(zeroed(found, read)):
-                first = operand * layout.count + first_window
+                first = operand * layout.count + before
                 _store(out_ref, window_lanes(first + window, layout.width), eight, part)
 
     each_window(windows, SIDE_BY_SIDE_BACKWARD if options.precision is None else 1, one)
