@@ -25,8 +25,6 @@ from hypothesis import Phase, settings
 from bench.mutation import mutants, mutated, recording
 
 MEMORY = 8 * 2**30  # bytes of data of a process: a mutant may ask for an array of any size
-
-
 RECORD = "__vivit_reached__"  # a builtin while functions are recorded
 
 _mutant = os.environ.get("VIVIT_MUTANT")

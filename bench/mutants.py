@@ -231,10 +231,7 @@ def run(waiting: Sequence[Mutant], files: dict[str, str], *, jobs: int, end: flo
     locks = {tests: threading.Lock() for tests in files.values()}
     folder = tempfile.TemporaryDirectory(prefix="vivit-mutants-")
     kept = {
-        tests: {
-            CACHE: f"{folder.name}/{index}",
-            "VIVIT_REACHED": f"{folder.name}/{index}.json",
-        }
+        tests: {CACHE: f"{folder.name}/{index}", "VIVIT_REACHED": f"{folder.name}/{index}.json"}
         for index, tests in enumerate(locks)
     }
     places = {file: {mutant: index for index, mutant in enumerate(of_file(file))} for file in files}
