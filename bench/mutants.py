@@ -97,9 +97,9 @@ GROUPS = {
         ),
         "kernels/heads.py": _tests(*_CORES),
         "kernels/softmax_av.py": _tests(*_CORES),
-        "kernels/spatial.py": _tests(*_CORES, words="spatial or factorised or heads_of"),
+        "kernels/spatial.py": _tests(*_CORES, "block_sizes", words="spatial or factorised or heads_of"),
         "kernels/stacks.py": _tests("kernels_compile", words=f"{_IN_STACKS} or in_place"),
-        "kernels/temporal.py": _tests(*_CORES, words="temporal"),
+        "kernels/temporal.py": _tests(*_CORES, "block_sizes", words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),
     }),
     "model": Group(0.9, {

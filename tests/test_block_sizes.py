@@ -27,16 +27,14 @@ def table(monkeypatch):
     return rows
 
 
-def steps(core, tokens, operands, **options):
+def steps(core, tokens, operands, channels=SHAPE.channels, heads=SHAPE.heads, dtype=SHAPE.dtype, **options):
     """The steps of the grids of a core's kernels, forward and backward."""
 
     def both(qkv):
         function = getattr(kernels, core)
-        return jax.vjp(lambda qkv: function(qkv, SHAPE.heads, operands=operands, **options), qkv)[1](
-            qkv[..., : SHAPE.channels]
-        )
+        return jax.vjp(lambda qkv: function(qkv, heads, operands=operands, **options), qkv)[1](qkv[..., :channels])
 
-    qkv = jax.ShapeDtypeStruct((*tokens, 3 * SHAPE.channels), SHAPE.dtype)
+    qkv = jax.ShapeDtypeStruct((*tokens, 3 * channels), dtype)
     return [call.steps for call in calls(jax.make_jaxpr(both)(qkv).jaxpr)]
 
 
@@ -66,6 +64,16 @@ def test_every_core_has_rows_of_its_own(core, table):
     usual = steps(core, (1, 3, 50), "bfloat16")
     table[SHAPE._replace(core=core, tokens=(3, 50))] = BlockSizes(positions=8, longest=16, queries=16)
     assert steps(core, (1, 3, 50), "bfloat16") != usual
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("core", ["spatial", "temporal"])
+@pytest.mark.parametrize(("rows", "forward", "backward"), [(304, 1, 2), (400, 2, 6), (448, 3, 6)])
+def test_a_step_takes_as_many_windows_of_heads_as_vmem_holds(core, rows, forward, backward):
+    # of 16 MiB; 400 rows in float32: scores of two heads take 4 · 2 · 2 · 400² · 4 bytes, 10.2 MB, and a window of 128
+    # channels in query, key, value and result 4 · 2 · 400 · 128 · 4, 1.6 MB: 3 of 6 windows are left, so two steps
+    tokens = (1, 1, rows) if core == "spatial" else (1, rows // 8, 8)
+    assert steps(core, tokens, "float32", channels=768, heads=12, dtype="float32") == [forward, backward]
 
 
 @pytest.mark.fast
