@@ -96,8 +96,11 @@ GROUPS = {
             options="", words=f"({_IN_BLOCKS} or (every_core and v3)) and not (spatial or temporal or factorised)",
         ),
         "kernels/heads.py": _tests(*_CORES),
-        "kernels/softmax_av.py": _tests(*_CORES),
-        "kernels/spatial.py": _tests(*_CORES, "block_sizes", words="spatial or factorised or heads_of"),
+        "kernels/softmax_av.py": _tests(*_CORES, "block_sizes"),
+        "kernels/spatial.py": _tests(
+            *_CORES, "block_sizes", "kernels_compile",
+            words="(spatial or factorised or heads_of) and not compile or step_keeps",
+        ),
         "kernels/stacks.py": _tests("kernels_compile", words=f"{_IN_STACKS} or in_place"),
         "kernels/temporal.py": _tests(*_CORES, "block_sizes", words="temporal"),
         "kernels/tiling.py": _tests("kernels_dense"),

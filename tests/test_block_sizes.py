@@ -78,6 +78,26 @@ def test_a_step_takes_as_many_windows_of_heads_as_vmem_holds(core, rows, forward
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
+    ("core", "tokens", "expected"),
+    [
+        ("spatial", (1, 1, 456), [3 * 6, 4 * 6]),  # blocks of 224 queries forward, of 128 backward, in each window
+        ("temporal", (1, 57, 8), [8, 8]),  # as over space, one position a step
+        ("factorised_dot_product", (1, 1, 456), [4, 3, 3, 4]),  # blocks of 128 positions; half of the channels fit
+    ],
+)
+def test_a_sequence_whose_gradient_takes_half_of_vmem_is_cut(core, tokens, expected):
+    # of 16 MiB: 2 · 456 · 3 · 768 · 4 bytes
+    assert steps(core, tokens, "float32", channels=768, heads=12, dtype="float32") == expected
+
+
+@pytest.mark.fast
+def test_512_tokens_are_taken_whole():
+    assert steps("spatial", (1, 1, 512), "bfloat16") == [1, 1]
+    assert steps("spatial", (1, 1, 513), "bfloat16") == [3, 5]  # blocks of queries, as above
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
         ([ROW, ROW], "its shape must have no other"),

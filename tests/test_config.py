@@ -11,6 +11,7 @@ from vivit.audit.variants import compiler_multiply_adds
 from vivit.reference import values
 from vivit.reference.config import NAMES, Config, Model, named
 from vivit.reference.costs import multiply_adds
+from vivit.reference.nearest import did_you_mean
 from vivit.reference.params import Dense, check, convert, layer, leaves, parameters, shapes
 
 pytestmark = pytest.mark.fast
@@ -29,6 +30,12 @@ def test_the_papers_parameters_are_met_exactly_and_its_multiply_adds_within_one_
     config = named(name)
     assert parameters(config) == PAPER[name][0]
     assert abs(multiply_adds(config) / 1e9 / PAPER[name][1] - 1) < 0.01
+
+
+def test_the_most_similar_name_is_suggested_if_any_is_similar():
+    known = ["prelogits", "Logits", "tokens"]
+    assert did_you_mean("logit", known) == "did you mean 'Logits'? "
+    assert did_you_mean("pixels", known) == did_you_mean(3, known) == ""
 
 
 def test_of_a_video_at_most_the_sampled_frames_become_tokens():

@@ -47,6 +47,18 @@ def test_an_unreadable_stream_counts_as_missing_frames_and_other_codecs_are_igno
             assert numbering.gap_before(av.Packet(b"\0\0\0\x02\x41\x01")) == told
 
 
+def test_a_packet_without_slices_misses_no_frame(tmp_path):
+    path = tmp_path / "clip.mp4"
+    encode(path, scene(3), Coding())
+    with av.open(str(path)) as container:
+        numbering = FrameNumbers(container.streams.video[0].codec_context)
+    assert numbering.gap_before(av.Packet(b"\0\0\0\x01\x06")) is False  # SEI
+
+
+def test_extradata_may_end_before_the_parameter_sets():
+    assert list(h264._parameter_sets(b"\1\x64\0\x0a\xff")) == []
+
+
 def code(value):
     """An unsigned Exp-Golomb code (ITU-T H.264, 9.1), as bits."""
     return "0" * ((value + 1).bit_length() - 1) + f"{value + 1:b}"

@@ -22,6 +22,7 @@ from vivit.reference import models as reference
 from vivit.reference.config import Config
 from vivit.reference.params import LayerNorm, convert, leaves
 from vivit.reference.relevance import pooling_shares
+from vivit.reverse_once import reverse_once
 
 VALUES = 1e-5  # of the largest logit, float32
 SLOPES = 1e-3  # of the gradient's norm, float32
@@ -270,6 +271,13 @@ def test_without_kernels_forward_mode_and_second_derivatives_are_those_of_the_or
     curvature = (above - 2 * here + below) / step**2
     for product in (forward_over_reverse, reverse_over_forward):
         assert abs(along(product, direction)[0] - curvature) <= SLOPES * abs(curvature)
+
+
+@pytest.mark.fast
+def test_what_has_one_derivative_only_is_otherwise_the_identity():
+    arrays = {"tokens": jnp.arange(3.0), "labels": jnp.arange(3)}
+    for run in (lambda function: function, jax.jit, jax.vmap):
+        assert jax.tree.all(jax.tree.map(np.array_equal, run(reverse_once)(arrays), arrays))
 
 
 @pytest.mark.fast

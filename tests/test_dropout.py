@@ -17,7 +17,7 @@ from vivit.audit import baseline
 from vivit.audit.bound import depth_of
 from vivit.conformance.quickly import QUICKLY
 from vivit.dropout import Rates
-from vivit.numerics.hash_dropout import keep
+from vivit.numerics.hash_dropout import Dropout, dropout_shard, keep, multipliers
 from vivit.reference import models as reference
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -117,6 +117,13 @@ def test_a_weight_is_kept_from_exactly_its_share_on(first, second, place):
         assert multiplier(share / 2**24) == np.float32(1 / (1 - share / 2**24))
         if share + 1 < 2**24:
             assert multiplier((share + 1) / 2**24) == 0.0
+
+
+@pytest.mark.fast
+def test_a_shard_draws_the_multipliers_of_its_part():
+    drawn = Dropout(jax.random.randint(jax.random.key(6), (2, 4, 2), -(2**31), 2**31 - 1), 0.4)
+    part = multipliers(dropout_shard(drawn, 3, 5, 5), 2, 5, 5)
+    assert np.array_equal(part, multipliers(drawn, 6, 5, 5)[:, 3:5])
 
 
 def test_the_key_of_each_clip_is_split_by_itself():

@@ -55,6 +55,15 @@ def test_clips_begin_every_clip_stride_and_end_with_the_last_frame(length, strid
         assert np.array_equal(where.stamps, where.indices)
 
 
+@pytest.mark.fast
+def test_a_video_that_is_shorter_than_a_clip_is_warned_of(caplog):
+    for length, messages in ((7, ["an array has 7 frames: a clip of 8 at stride 1 needs 8, it starts again"]), (8, [])):
+        caplog.clear()
+        video = np.zeros((length, 32, 32, 3), np.uint8)
+        sliding_clips(clip_spec(model_of(), video, stride=1), video)
+        assert caplog.messages == messages
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_features_are_the_stages_of_the_reference(name, tmp_path):
     model = model_of(name)

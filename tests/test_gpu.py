@@ -18,6 +18,7 @@ from vivit.audit.variants import random_params
 from vivit.backend import backend
 from vivit.gpu_ops import CUDNN, fits
 from vivit.ops import XLA
+from vivit.pallas_ops import PALLAS
 from vivit.reference.config import named
 
 pytestmark = pytest.mark.gpu
@@ -67,6 +68,13 @@ def test_auto_is_cudnn_on_a_gpu_that_has_it(device, ops, monkeypatch):
     assert backend("auto", "cpu") is XLA
     assert backend("xla") is XLA
     assert backend(CUDNN, "cpu") is CUDNN
+
+
+@pytest.mark.fast
+def test_auto_is_pallas_for_the_tpus_of_a_mesh_that_are_not_attached():
+    tpu = jax.sharding.AbstractDevice(device_kind="TPU v3", num_cores=2, platform="tpu")
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("batch",), abstract_device=tpu)):
+        assert backend("auto") is PALLAS
 
 
 @pytest.mark.parametrize(("core", "padded"), [*((core, True) for core in CORES), ("spatial", False)])

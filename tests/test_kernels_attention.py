@@ -117,6 +117,21 @@ def test_a_channel_that_is_not_finite_leaves_the_values_of_other_heads_alone(cor
     assert np.array_equal(np.isfinite(found), np.isfinite(exact))
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("core", ["spatial", "temporal"])
+def test_a_query_whose_scores_are_all_minus_infinity_has_no_finite_result(core):
+    def fill(qkv, out, mask):
+        qkv[0, 1, 2, 0] = np.inf
+        qkv[..., 128] = -1.0  # of every key
+
+    qkv, _, heads, _ = poisoned(core, fill)
+    with np.errstate(invalid="ignore"):
+        exact = getattr(reference, core)(np.float64(qkv), heads)
+    assert not np.isfinite(exact[0, 1, 2, :64]).any()
+    found = np.asarray(getattr(kernels, core)(jnp.asarray(qkv), heads, interpret=True))
+    assert np.array_equal(np.isfinite(found), np.isfinite(exact))
+
+
 @pytest.mark.parametrize("core", CORES)
 def test_an_empty_batch_gives_an_empty_result(core):
     shape = (0, 5) if core == "joint" else (0, 3, 5)

@@ -26,6 +26,7 @@ from vivit.kernels import attention as kernels
 from vivit.kernels.block_sizes import BlockSizes, table
 from vivit.kernels.chip import name as chip_name
 from vivit.kernels.chip import vmem_bytes
+from vivit.kernels.heads import LANES
 from vivit.layers import LayerConfig
 from vivit.ops import XLA
 from vivit.pallas_ops import INTERPRETED, PALLAS
@@ -311,16 +312,18 @@ def test_the_interpreter_has_an_op_of_its_own_for_all_but_the_embedding_and_the_
 @pytest.mark.fast
 @pytest.mark.parametrize("rates", [{}, {"dropout": 0.1, "stochastic_depth": 0.2}])
 @pytest.mark.parametrize(
-    ("model", "remat", "kept"),  # arrays of a layer as wide as the tokens, and as query, key and value together
+    ("model", "remat", "kept"),  # arrays of a layer: wide as the tokens, as query, key and value together; 1/σ
     [
-        ("spatio_temporal", "fast", (4, 1)),
-        ("spatio_temporal", "lean", (1, 0)),
-        ("factorised_self_attention", "fast", (7, 2)),
-        ("factorised_self_attention", "lean", (1, 0)),
+        ("spatio_temporal", "fast", (3, 1, 1)),
+        ("spatio_temporal", "lean", (1, 0, 0)),
+        ("factorised_self_attention", "fast", (5, 2, 2)),
+        ("factorised_self_attention", "lean", (1, 0, 0)),
+        ("factorised_dot_product", "fast", (3, 1, 1)),
+        ("factorised_dot_product", "lean", (1, 0, 0)),
     ],
 )
 def test_a_step_keeps_what_its_kernels_need_and_nothing_twice(model, remat, kept, rates):
-    config = small(model, layers=5, channels=128, heads=2, temporal_heads=2, hidden=640)
+    config = small(model, layers=5, channels=256, heads=4, temporal_heads=4, hidden=640)
     params, clips = jax.tree.map(jnp.asarray, random_params(config, 1)), jnp.asarray(video(config, 1))
 
     def loss(params):
@@ -330,7 +333,7 @@ def test_a_step_keeps_what_its_kernels_need_and_nothing_twice(model, remat, kept
     leaves = jax.tree.leaves(jax.eval_shape(lambda params: jax.vjp(loss, params)[1], params))
     stacks = [leaf.shape for leaf in leaves if leaf.ndim > 3 and len(leaf) == config.layers]
     widths = [shape[-1] for shape in stacks]
-    assert (widths.count(128), widths.count(3 * 128)) == kept
+    assert tuple(map(widths.count, (config.channels, 3 * config.channels, LANES))) == kept
     assert len(widths) == sum(kept)
 
 

@@ -16,7 +16,7 @@ from strategies import DTYPES, normal, seeds
 from bench.pallas_calls import calls
 from vivit import layers
 from vivit.conformance.quickly import QUICKLY
-from vivit.kernels import chip, dense
+from vivit.kernels import chip, dense, tiling
 from vivit.kernels.stacks import Slice
 from vivit.kernels.tiling import DenseBlockSizes
 from vivit.reference import gradients
@@ -188,6 +188,31 @@ def test_a_block_of_fewer_pieces_than_tiles_is_finished_once_from_memory_that_wa
 def test_weights_that_vmem_does_not_hold_come_in_tiles(name, monkeypatch):
     monkeypatch.setattr(chip, "vmem_bytes", lambda: 2**19)  # W of 128 x 384 in float32 takes 3/8 of it
     assert_accurate(Problem(name, shape=((2,), 37, 128, 384)))
+
+
+@pytest.mark.fast
+def test_rows_are_cut_into_equal_pieces_of_eights_unless_they_are_a_whole_sequence():
+    sizes = DenseBlockSizes(rows=200)
+    assert [tiling.blocks_of((1, 1000, 64), 1, 0, sizes, pieces).rows for pieces in (1, 4)] == [200, 6 * 32]
+    assert tiling.blocks_of((1, 200, 64), 1, 0, sizes, pieces=4).rows == 200
+
+
+@pytest.mark.fast
+def test_a_block_is_as_many_rows_or_sequences_as_fit(monkeypatch):
+    monkeypatch.setattr(chip, "vmem_bytes", lambda: 10_000)  # 9400 without the compiler's: 80 rows of 100 beside 1400
+    assert tiling.blocks_of((1, 1000, 64), 100, 1400, DenseBlockSizes())[2:] == (1, 80)
+    assert tiling.blocks_of((3, 16, 64), 100, 1400, DenseBlockSizes()) == (1, 3 * 16, 1, 48)  # as if of one sequence
+    assert tiling.blocks_of((6, 9, 64), 100, 1400, DenseBlockSizes()) == (6, 9, 3, 16)
+    assert tiling.blocks_of((6, 12, 64), 100, 1400, DenseBlockSizes())[2:] == (3, 16)  # five would not divide six
+    assert tiling.blocks_of((1, 4104, 64), 1, 0, DenseBlockSizes())[2:] == (1, 4104 / 9)  # at most 512
+
+
+@pytest.mark.fast
+def test_rows_fit_in_vmem_to_the_last_byte(monkeypatch):
+    monkeypatch.setattr(chip, "vmem_bytes", lambda: 10_000)  # of which 6 % are the compiler's
+    for shape, rows in (((2, 3, 64), 2 * 8), ((1, 1000, 64), 200)):
+        free = 9400 - 10 * rows
+        assert [tiling.fits(shape, 10, fixed, DenseBlockSizes()) for fixed in (free, free + 1)] == [True, False]
 
 
 @pytest.mark.parametrize("name", ALL_NAMES)

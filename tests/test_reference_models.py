@@ -10,7 +10,7 @@ from strategies import MODELS, SMALL, normal, random_params, small, video
 from trees import replaced
 
 from vivit.reference import models
-from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, MlpDrops
+from vivit.reference.dropout import AttentionDrops, BlockDrops, Drops, EncoderDrops, FactorisedBlockDrops, MlpDrops
 from vivit.reference.params import Dense, convert
 from vivit.reference.positions import tile
 from vivit.reference.tubelet import central_frame, inflate
@@ -136,6 +136,15 @@ def test_a_dropped_branch_leaves_the_residual_stream_unchanged():
     capture = {}
     models.forward(params, video(config, 8), config, drops=drops, capture=capture)
     assert np.array_equal(capture["encoder/0/out"], capture["encoder/tokens"])
+
+
+def test_a_dropped_mlp_leaves_the_sum_after_both_attentions_unchanged():
+    config = small("factorised_self_attention", layers=1)
+    drops = Drops(EncoderDrops(blocks=FactorisedBlockDrops(mlp=MlpDrops(depth=np.zeros((1, 2, 1, 1, 1))))))
+    capture = {}
+    models.forward(random_params(config), video(config, 8), config, drops=drops, capture=capture)
+    over_time = capture["encoder/tokens"] + capture["encoder/0/time_attention"]
+    assert np.array_equal(capture["encoder/0/out"], over_time + capture["encoder/0/space_attention"])
 
 
 def test_dropping_the_tokens_leaves_only_what_does_not_depend_on_the_video():

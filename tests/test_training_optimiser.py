@@ -110,6 +110,8 @@ def test_learning_rates_decay_from_the_head_to_the_embedding_through_both_encode
     assert found["encoder/blocks/attention/qkv/kernel"].shape == (3, 1, 1)
     assert found["embedding/kernel"] == found["encoder/positions"] == found["encoder/class_token"] == 0.5**6
     assert found["encoder/norm/scale"] == found["temporal_encoder/positions"] == 0.5**3
+    alone = dict(leaves(layer_multipliers(small("spatio_temporal", temporal_layers=4), 0.5)))
+    assert alone["encoder/norm/scale"] == 1  # there is no second encoder
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -70,6 +70,14 @@ def test_examples_of_weight_0_change_nothing():
     assert one[1]["loss"] == pytest.approx(float(other[1]["loss"]))
 
 
+def test_without_weights_every_example_counts_once():
+    weighted, plain = (
+        taken(CONFIG, small_recipe(), *[examples(CONFIG, **each)] * 2) for each in ({}, {"weight": None})
+    )
+    assert_same(plain[0].params, weighted[0].params, 0.0)
+    assert plain[1] == weighted[1]
+
+
 def test_the_seed_the_step_and_the_place_decide_what_is_dropped():
     batch = examples(CONFIG)
     same = jax.tree.map(lambda leaf: leaf[:1].repeat(8, axis=0), batch)
