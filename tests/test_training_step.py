@@ -71,9 +71,8 @@ def test_examples_of_weight_0_change_nothing():
 
 
 def test_without_weights_every_example_counts_once():
-    weighted, plain = (
-        taken(CONFIG, small_recipe(), *[examples(CONFIG, **each)] * 2) for each in ({}, {"weight": None})
-    )
+    batches = examples(CONFIG), examples(CONFIG, weight=None)
+    weighted, plain = (taken(CONFIG, small_recipe(), batch, batch) for batch in batches)
     assert_same(plain[0].params, weighted[0].params, 0.0)
     assert plain[1] == weighted[1]
 
