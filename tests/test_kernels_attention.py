@@ -104,17 +104,23 @@ def test_what_is_not_finite_stays_in_its_place_as_in_the_reference(core, block_s
             np.testing.assert_allclose(np.asarray(one)[finite], other[finite], rtol=0, atol=1e-5)
 
 
+def assert_finite_as_the_reference(core, poison):
+    """Returns the reference's result."""
+    qkv, _, heads, _ = poisoned(core, poison)
+    with np.errstate(invalid="ignore"):
+        exact = getattr(reference, core)(np.float64(qkv), heads)
+    found = np.asarray(getattr(kernels, core)(jnp.asarray(qkv), heads, interpret=True))
+    assert np.array_equal(np.isfinite(found), np.isfinite(exact))
+    return exact
+
+
 @pytest.mark.parametrize("operand", ["query", "key", "value"])
 @pytest.mark.parametrize("core", ["spatial", "temporal"])
 def test_a_channel_that_is_not_finite_leaves_the_values_of_other_heads_alone(core, operand):
     def fill(qkv, out, mask):
         qkv[0, 1, 2, 5 + 128 * ["query", "key", "value"].index(operand)] = np.nan
 
-    qkv, _, heads, _ = poisoned(core, fill)
-    with np.errstate(invalid="ignore"):
-        exact = getattr(reference, core)(np.float64(qkv), heads)
-    found = np.asarray(getattr(kernels, core)(jnp.asarray(qkv), heads, interpret=True))
-    assert np.array_equal(np.isfinite(found), np.isfinite(exact))
+    assert_finite_as_the_reference(core, fill)
 
 
 @pytest.mark.fast
@@ -124,12 +130,8 @@ def test_a_query_whose_scores_are_all_minus_infinity_has_no_finite_result(core):
         qkv[0, 1, 2, 0] = np.inf
         qkv[..., 128] = -1.0  # of every key
 
-    qkv, _, heads, _ = poisoned(core, fill)
-    with np.errstate(invalid="ignore"):
-        exact = getattr(reference, core)(np.float64(qkv), heads)
+    exact = assert_finite_as_the_reference(core, fill)
     assert not np.isfinite(exact[0, 1, 2, :64]).any()
-    found = np.asarray(getattr(kernels, core)(jnp.asarray(qkv), heads, interpret=True))
-    assert np.array_equal(np.isfinite(found), np.isfinite(exact))
 
 
 @pytest.mark.parametrize("core", CORES)
